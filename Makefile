@@ -1,0 +1,71 @@
+# What CI runs is what people run. Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+ARGS   ?=
+ROUNDS ?= 1000
+
+BIN      := .venv/bin
+READY    := .venv/.ready
+VERSIONS := 3.11 3.12 3.13
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test test-all chaos bench demo docs clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## a virtual environment with everything for work on headrace
+
+check: $(READY) ## style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/style
+
+test: $(READY) ## the test suite on this Python; ARGS= goes to pytest
+	$(BIN)/pytest -q $(ARGS)
+
+test-all: ## the test suite on every Python of 3.11 to 3.13 that this machine has
+	@ran=; missing=; \
+	for version in $(VERSIONS); do \
+	  python=; \
+	  for candidate in $$(command -v python$$version) $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+	    if "$$candidate" -c '' 2>/dev/null; then python=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then missing="$$missing $$version"; continue; fi; \
+	  echo "== Python $$version ($$python)"; \
+	  $(MAKE) --no-print-directory .venv-$$version/.ready PYTHON="$$python" && .venv-$$version/bin/pytest -q $(ARGS) || exit 1; \
+	  ran="$$ran $$version"; \
+	done; \
+	echo "== passed on:$${ran:- none}"; \
+	if [ -n "$$missing" ]; then echo "== NOT RUN, missing on this machine:$$missing"; fi; \
+	test -n "$$ran"
+
+chaos: $(READY) ## kill -9, power cuts, failing disks; ROUNDS=N or ROUNDS=ci (200)
+	$(BIN)/pytest -q -m chaos --rounds=$(ROUNDS) $(ARGS)
+
+bench: .venv/.ready-bench ## the benchmarks, beside their peers; ARGS= goes to them
+	$(BIN)/python -m benchmarks $(ARGS)
+
+demo: $(READY) ## the git history of this repository as a stream of events; ARGS= goes to it
+	@$(BIN)/headrace demo $(ARGS)
+
+docs: $(READY) ## run every block of code in README and docs
+	$(BIN)/pytest -q tests/docs
+
+clean: ## remove what the other verbs made
+	rm -rf .venv .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# One rule for .venv and .venv-3.X. The build back end comes from constraints.txt as well, so nothing is resolved afresh.
+%/.ready: pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
+	"$(PYTHON)" -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,cli]'
+	@touch $@
+
+.venv/.ready-bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[bench]'
+	@touch $@

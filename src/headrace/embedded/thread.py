@@ -1,0 +1,235 @@
+"""DatabaseThread: one thread that owns one SQLite connection and commits in groups."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
+
+import apsw
+
+from headrace.core.clock import Clock
+from headrace.core.errors import ClosedError
+
+__all__ = ["DatabaseThread", "Job", "WriteGate"]
+
+T = TypeVar("T")
+MAX_JOBS = 10_000
+MAX_WEIGHT = 8 * 1024 * 1024
+
+
+class Job(Protocol):
+    """Work for the thread: `run` inside its transaction, `done` or `failed` back on the loop after the commit.
+
+    ``weight`` in bytes bounds a group. ``isolated`` jobs get a savepoint of their own, so that one that raises leaves
+    nothing behind; the others promise to check before they write.
+    """
+
+    weight: int
+    isolated: bool
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Do it (on the thread); keep the result in itself."""
+        ...
+
+    def done(self) -> None:
+        """The commit is on disk (on the loop)."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """It was not committed, or that is unknown (on the loop)."""
+        ...
+
+
+class WriteGate(Protocol):
+    """Lets the processes of one directory write in turn: SQLite's own busy handler is not fair."""
+
+    def enter(self) -> None:
+        """Wait for this process's turn."""
+        ...
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        ...
+
+
+class Call(Job):
+    """A function of the connection, run for its result."""
+
+    __slots__ = ("function", "future", "result")
+    weight = 0
+    isolated = True
+
+    def __init__(self, function: Callable[[apsw.Connection], Any], future: asyncio.Future[Any]) -> None:
+        self.function = function
+        self.future = future
+        self.result: Any = None
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Call it."""
+        self.result = self.function(connection)
+
+    def done(self) -> None:
+        """Hand the result to who waits."""
+        if not self.future.done():
+            self.future.set_result(self.result)
+
+    def failed(self, error: BaseException) -> None:
+        """Hand the error to who waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class DatabaseThread:
+    """One thread, one connection: everything waiting when it wakes becomes one transaction, and one loop callback.
+
+    ``write=False``: jobs run in a read transaction each. ``on_commit`` is called on the loop after the jobs of a commit
+    were answered. ``on_failure`` (on the thread) may replace the connection after a failed write or commit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connection: apsw.Connection,
+        clock: Clock,
+        *,
+        write: bool = True,
+        gate: WriteGate | None = None,
+        on_commit: Callable[[], None] | None = None,
+        recover: Callable[[apsw.Connection, BaseException], apsw.Connection] | None = None,
+    ) -> None:
+        self.connection = connection
+        self.commits = 0
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+        self._gate = gate
+        self._on_commit = on_commit
+        self._recover = recover
+        self._jobs: deque[Job] = deque()
+        self._wake = threading.Semaphore(0)
+        self._idle = True
+        self._busy = 0
+        self._closing = False
+        self._closed = self._loop.create_future()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Hand a job over (on the loop). Whether it ends is told by its `done` or `failed`, always."""
+        if self._closing:
+            raise ClosedError("the store was closed")
+        self._jobs.append(job)
+        self._busy += 1
+        if self._busy == 1:
+            self._clock.begin()
+        if self._idle:
+            self._idle = False
+            self._wake.release()
+
+    async def call(self, function: Callable[[apsw.Connection], T]) -> T:
+        """Run a function of the connection in a transaction; its result once that is committed."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.submit(Call(function, future))
+        return cast("T", await future)
+
+    async def aclose(self) -> None:
+        """Commit what was accepted, close the connection, end the thread. Twice is fine."""
+        if not self._closing:
+            self._closing = True
+            self._clock.begin()
+            self._wake.release()
+        await asyncio.shield(self._closed)
+
+    def _main(self) -> None:
+        while True:
+            self._wake.acquire()
+            while self._jobs:
+                self._commit_group()
+            if self._closing:
+                break
+            self._loop.call_soon_threadsafe(self._rest)
+        error: BaseException | None = None
+        try:
+            self.connection.close()
+        except apsw.Error as failure:
+            error = failure
+        self._loop.call_soon_threadsafe(self._ended, error)
+
+    def _rest(self) -> None:
+        """On the loop: sleep unless something came meanwhile (only the loop adds jobs, so nothing slips between)."""
+        if self._jobs:
+            self._wake.release()
+        else:
+            self._idle = True
+
+    def _commit_group(self) -> None:
+        group: list[tuple[Job, BaseException | None]] = []
+        try:
+            if self._gate is not None:
+                self._gate.enter()
+            try:
+                self.connection.execute(self._begin)
+                self._run_jobs(group)
+                self.connection.execute("COMMIT")
+                self.commits += 1
+            finally:
+                if self._gate is not None:
+                    self._gate.leave()
+        except BaseException as error:  # noqa: BLE001  (a job that is not answered would hang its caller for ever)
+            if not group and self._jobs:
+                group.append((self._jobs.popleft(), None))
+            group = [(job, failure or error) for job, failure in group]
+            self._roll_back(error)
+        self._loop.call_soon_threadsafe(self._answer, group)
+
+    def _run_jobs(self, group: list[tuple[Job, BaseException | None]]) -> None:
+        weight = 0
+        while self._jobs and len(group) < MAX_JOBS and weight < MAX_WEIGHT:
+            job = self._jobs.popleft()
+            weight += job.weight
+            if not job.isolated:
+                group.append((job, None))
+                job.run(self.connection)
+                continue
+            self.connection.execute("SAVEPOINT job")
+            try:
+                job.run(self.connection)
+            except Exception as error:  # noqa: BLE001  (handed to its caller)
+                group.append((job, error))
+                self.connection.execute("ROLLBACK TO job")
+            else:
+                group.append((job, None))
+            self.connection.execute("RELEASE job")
+
+    def _roll_back(self, error: BaseException) -> None:
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        except apsw.Error:
+            pass  # the connection is beyond help: recover replaces it
+        if self._recover is not None:
+            self.connection = self._recover(self.connection, error)
+
+    def _answer(self, group: list[tuple[Job, BaseException | None]]) -> None:
+        for job, error in group:
+            if error is None:
+                job.done()
+            else:
+                job.failed(error)
+        if self._on_commit is not None:
+            self._on_commit()
+        self._busy -= len(group)
+        if not self._busy:
+            # What was just answered runs in this turn's callbacks; time may jump only after them.
+            self._loop.call_soon(self._clock.end)
+
+    def _ended(self, error: BaseException | None) -> None:
+        self._thread.join()
+        self._clock.end()
+        if error is None:
+            self._closed.set_result(None)
+        else:
+            self._closed.set_exception(error)

@@ -1,0 +1,74 @@
+"""PullSession: one reader of one consumer, the primitive under every way to read. Each engine has its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.streams.msg import Msg, MsgOwner
+
+__all__ = ["PullSession", "SessionOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """What one session may hold. Built from pull, fetch or subscribe options, which have checked it.
+
+    ``max_messages`` and ``max_bytes`` bound what it buffers (``None`` = no bound), thresholds say when it asks for
+    more; ``heartbeat`` and ``expires`` in seconds (a server's; embedded keeps them only as options). ``no_wait``: look
+    once. ``prefetch``: how many it may hold beyond what a pull asks for (0 = a pull takes exactly what it returns).
+    """
+
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    threshold_messages: int | None = None
+    threshold_bytes: int | None = None
+    expires: float = 30.0
+    heartbeat: float | None = None
+    no_wait: bool = False
+    prefetch: int = 0
+
+
+class PullSession(MsgOwner, Protocol):
+    """One reader of one consumer. One pull at a time (``UsageError``)."""
+
+    late_settles: int
+    """Settled after the lease was over."""
+    held: int
+    """Handed out or buffered here, and not settled."""
+
+    async def pull(self, limit: int, wait: float, *, max_bytes: int | None = None) -> list[Msg]:
+        """1..`limit` messages as soon as there is one, none once `wait` seconds have passed (0 looks once).
+
+        Cancel-safe: nothing is awaited between taking and returning. Raises the typed errors (consumer deleted …).
+        ``max_bytes`` ends the list before the message that would go over it; ``MaxBytesExceededError`` where that is
+        the first one.
+        """
+        ...
+
+    def alive(self, msg: Msg) -> bool:
+        """Whether its lease still holds."""
+        ...
+
+    def facts_of(self, msg: Msg) -> tuple[int, int, int]:
+        """Stream sequence, delivery count (from 1), stored time (ns since 1970): what a hot path reads, objects unmade."""
+        ...
+
+    def keep(self) -> None:
+        """Restart the ack wait of all it holds, buffered or handed out."""
+        ...
+
+    async def stop(self) -> None:
+        """Nothing new arrives from here on; what is held stays."""
+        ...
+
+    async def flush(self) -> None:
+        """All outcomes so far are confirmed by the engine, or it raises."""
+        ...
+
+    async def aclose(self) -> None:
+        """Settle what is recorded, hand back in order what was never handed out, flush, end.
+
+        What was handed out and is not settled is left to its lease.
+        """
+        ...
