@@ -61,7 +61,7 @@ clean: ## remove what the other verbs made
 # One rule for .venv and .venv-3.X. The build back end comes from constraints.txt as well, so nothing is resolved afresh.
 %/.ready: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
-	"$(PYTHON)" -m venv --clear $(@D)
+	"$(PYTHON)" -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,cli]'
 	@touch $@

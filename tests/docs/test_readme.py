@@ -16,7 +16,11 @@ def hello(directory: Path) -> subprocess.Popen[str]:
     program = directory / "hello.py"
     program.write_text(BLOCKS[0])
     return subprocess.Popen(
-        [sys.executable, "-u", "-W", "error", program], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-W", "error", program],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -44,5 +48,5 @@ def test_hello_world_killed_and_restarted_loses_nothing(tmp_path: Path) -> None:
 
 def test_the_handling_example_is_valid() -> None:
     namespace: dict[str, object] = {"__name__": "readme"}
-    exec(compile(BLOCKS[1], "README.md", "exec"), namespace)  # noqa: S102
+    exec(compile(BLOCKS[1], "README.md", "exec"), namespace)
     assert callable(namespace["serve"])

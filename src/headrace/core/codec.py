@@ -78,7 +78,7 @@ class JsonCodec(Generic[T]):
 
     content_type: str | None = "application/json"
 
-    def __init__(self, type: Any = Any, *, max_size: int = MAX_SIZE) -> None:  # noqa: A002, ANN401
+    def __init__(self, type: Any = Any, *, max_size: int = MAX_SIZE) -> None:
         try:
             self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(type)
         except TypeError as error:

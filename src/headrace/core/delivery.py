@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -146,7 +146,9 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         """
         settlement = self.settlement
         if settlement.outcome is not None:
-            raise AlreadySettledError(f"{self.message.topic} {self.message.id} was settled before: {settlement.outcome}")
+            raise AlreadySettledError(
+                f"{self.message.topic} {self.message.id} was settled before: {settlement.outcome}"
+            )
         settlement.outcome = outcome
         if settlement.judge is not None and isinstance(outcome, Nak):
             settlement.judge(self, outcome)
@@ -179,10 +181,12 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         """A view with another message (decoders use it); it shares the settlement."""
         return Delivery(message, self.attempt, self.order_key, self.owner, self.token, self.settlement)
 
-    def __enter__(self) -> Delivery:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.settlement.outcome is not None:
             return
         if kind is None:

@@ -117,7 +117,7 @@ class PublishError(BrokerError):
         message_id: str | None = None,
         limit: int | None = None,
         fault: Fault | None = None,
-        **further: Any,  # noqa: ANN401  (handed on to the other base of an engine's class)
+        **further: Any,
     ) -> None:
         super().__init__(*((reason,) if reason else ()), **further)
         self.message_id = message_id

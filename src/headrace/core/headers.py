@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 from headrace.core.errors import ConfigError
 
@@ -46,13 +47,13 @@ def _bytes_of_value(value: Value) -> bytes:
 
 def _checked(name: str, value: Value) -> Pair:
     if not isinstance(name, str) or not _NAME.match(name):
-        raise ConfigError(f"header name must be 1..256 characters of an RFC 9110 token, got {ascii(name)}")
+        raise ConfigError(f"header name must be 1..256 characters of an RFC 9110 token, got {name!a}")
     if isinstance(value, bytes):
         return name, value_of_bytes(value)
     if not isinstance(value, str):
         raise ConfigError(f"header {name}: value must be str or bytes, got {type(value).__name__}")
     if not _is_text(value):
-        raise ConfigError(f"header {name}: control character, surrogate or outer blank in {ascii(value)}")
+        raise ConfigError(f"header {name}: control character, surrogate or outer blank in {value!a}")
     return name, value
 
 
@@ -60,9 +61,8 @@ def _flatten(pairs: HeadersLike) -> Iterator[Pair]:
     if isinstance(pairs, Headers):
         yield from pairs.items()
     elif isinstance(pairs, Mapping):
-        for name, values in pairs.items():
-            for value in (values,) if isinstance(values, str | bytes) else values:
-                yield name, value
+        for name, values in cast("Mapping[str, Value | Sequence[Value]]", pairs).items():
+            yield from ((name, value) for value in ((values,) if isinstance(values, str | bytes) else values))
     else:
         yield from pairs
 

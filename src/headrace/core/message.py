@@ -73,7 +73,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Bytes of body, headers and key."""
         return len(self.body) + self.headers.size + len(self.key or b"")
 
-    def replace(self, **fields: Any) -> Message:  # noqa: ANN401
+    def replace(self, **fields: Any) -> Message:
         """A copy with other fields; id and time stay unless they are given."""
         return msgspec.structs.replace(self, **fields)
 
@@ -101,18 +101,21 @@ def check_topic(topic: str, *, wildcards: bool = False) -> str:
         raise ConfigError(f"topic must be str, got {topic!r}")
     tokens = topic.split(".")
     if "" in tokens or len(topic.encode("utf-8", "replace")) > _MAX_NAME or not _is_plain(topic):
-        raise ConfigError(f"topic must be dotted tokens, at most 255 bytes, no blanks or controls: {ascii(topic)}")
+        raise ConfigError(f"topic must be dotted tokens, at most 255 bytes, no blanks or controls: {topic!a}")
     if not wildcards and ("*" in topic or ">" in topic):
-        raise ConfigError(f"wildcards are for subscribing only: {ascii(topic)}")
-    if any(("*" in token and token != "*") or (">" in token and token != ">") for token in tokens) or ">" in tokens[:-1]:
-        raise ConfigError(f"* stands alone in a token, > alone in the last: {ascii(topic)}")
+        raise ConfigError(f"wildcards are for subscribing only: {topic!a}")
+    if (
+        any(("*" in token and token != "*") or (">" in token and token != ">") for token in tokens)
+        or ">" in tokens[:-1]
+    ):
+        raise ConfigError(f"* stands alone in a token, > alone in the last: {topic!a}")
     return topic
 
 
 def check_group(group: str) -> str:
     """A group's name: 1..128 of letters, digits, ``.``, ``_``, ``-``. ``ConfigError`` if not."""
     if not isinstance(group, str) or not 0 < len(group) <= 128 or not _GROUP.issuperset(group):
-        raise ConfigError(f"group must be 1..128 of A-Z a-z 0-9 . _ -, got {ascii(group)}")
+        raise ConfigError(f"group must be 1..128 of A-Z a-z 0-9 . _ -, got {group!a}")
     return group
 
 
@@ -122,7 +125,9 @@ _GROUP = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 def _is_plain(text: str) -> bool:
     if text.isascii():
         return text.isprintable() and " " not in text
-    return not any(char.isspace() or ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 for char in text)
+    return not any(
+        char.isspace() or ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 for char in text
+    )
 
 
 def _check_bytes(name: str, value: object) -> None:
@@ -132,7 +137,7 @@ def _check_bytes(name: str, value: object) -> None:
 
 def _check_id(message_id: str) -> None:
     if not isinstance(message_id, str) or not message_id:
-        raise ConfigError(f"id must be 1..255 bytes of text, got {ascii(message_id)}")
+        raise ConfigError(f"id must be 1..255 bytes of text, got {message_id!a}")
     if message_id.isascii():
         fits = len(message_id) <= _MAX_NAME and message_id.isprintable()
     else:
@@ -140,7 +145,7 @@ def _check_id(message_id: str) -> None:
             ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 for char in message_id
         )
     if not fits:
-        raise ConfigError(f"id must be 1..255 bytes without control characters, got {ascii(message_id)}")
+        raise ConfigError(f"id must be 1..255 bytes without control characters, got {message_id!a}")
 
 
 def _check_headers(message: Message) -> None:
@@ -149,7 +154,10 @@ def _check_headers(message: Message) -> None:
         raise UsageError(f"headers must be Headers, got {type(headers).__name__}: use Headers(…)")
     if len(headers) > MAX_HEADERS:
         raise PublishError(
-            f"{len(headers)} headers, at most {MAX_HEADERS}", message_id=message.id, limit=MAX_HEADERS, fault=Fault.REJECTED
+            f"{len(headers)} headers, at most {MAX_HEADERS}",
+            message_id=message.id,
+            limit=MAX_HEADERS,
+            fault=Fault.REJECTED,
         )
     if headers.size > MAX_HEADER_BYTES:
         raise PublishError(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast
 
 import apsw
 
 from headrace.core.clock import Clock
 from headrace.core.errors import ClosedError
+from headrace.embedded.errors import SyncFailedError, translated
 
 __all__ = ["DatabaseThread", "Job", "WriteGate"]
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 MAX_JOBS = 10_000
 MAX_WEIGHT = 8 * 1024 * 1024
+_FATAL = (apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError)
 
 
 class Job(Protocol):
@@ -100,6 +105,13 @@ class DatabaseThread:
         on_commit: Callable[[], None] | None = None,
         recover: Callable[[apsw.Connection, BaseException], apsw.Connection] | None = None,
     ) -> None:
+        self.on_rollback: Callable[[], None] | None = None
+        """Called on the thread after a rollback: what was learnt inside that transaction never was."""
+        self.on_broken: Callable[[BaseException], None] | None = None
+        """Called on the loop once when the file failed, `on_mended` once when it works again."""
+        self.on_mended: Callable[[], None] | None = None
+        self.last_commit = 0.0
+        self.broken: BaseException | None = None
         self.connection = connection
         self.commits = 0
         self._loop = asyncio.get_running_loop()
@@ -168,6 +180,8 @@ class DatabaseThread:
     def _commit_group(self) -> None:
         group: list[tuple[Job, BaseException | None]] = []
         try:
+            if self.broken is not None:
+                self._mend(self.broken)
             if self._gate is not None:
                 self._gate.enter()
             try:
@@ -179,15 +193,14 @@ class DatabaseThread:
                 if self._gate is not None:
                     self._gate.leave()
         except BaseException as error:  # noqa: BLE001  (a job that is not answered would hang its caller for ever)
-            if not group and self._jobs:
-                group.append((self._jobs.popleft(), None))
-            group = [(job, failure or error) for job, failure in group]
+            self._take_all(group)
+            group = [(job, translated(failure or error)) for job, failure in group]
             self._roll_back(error)
         self._loop.call_soon_threadsafe(self._answer, group)
 
     def _run_jobs(self, group: list[tuple[Job, BaseException | None]]) -> None:
         weight = 0
-        while self._jobs and len(group) < MAX_JOBS and weight < MAX_WEIGHT:
+        while self._jobs and len(group) < MAX_JOBS and (not group or weight + self._jobs[0].weight <= MAX_WEIGHT):
             job = self._jobs.popleft()
             weight += job.weight
             if not job.isolated:
@@ -204,21 +217,47 @@ class DatabaseThread:
                 group.append((job, None))
             self.connection.execute("RELEASE job")
 
+    def _take_all(self, group: list[tuple[Job, BaseException | None]]) -> None:
+        """Who was not reached fails too, but certainly left nothing behind: only when not even the first was."""
+        if not group:
+            while self._jobs:
+                group.append((self._jobs.popleft(), None))
+
     def _roll_back(self, error: BaseException) -> None:
-        try:
+        with suppress(apsw.Error):  # a connection beyond help is replaced below
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
-        except apsw.Error:
-            pass  # the connection is beyond help: recover replaces it
-        if self._recover is not None:
+        if self.on_rollback is not None:
+            self.on_rollback()
+        if self.broken is None and isinstance(error, _FATAL):
+            self.broken = error
+            if self.on_broken is not None:
+                self._loop.call_soon_threadsafe(self.on_broken, translated(error))
+            with suppress(SyncFailedError):
+                self._mend(error)
+
+    def _mend(self, error: BaseException) -> None:
+        """Nothing is committed on a file that failed until it was reopened and rewritten by a full checkpoint."""
+        if self._recover is None:
+            self.broken = None
+            return
+        try:
             self.connection = self._recover(self.connection, error)
+        except Exception as failure:
+            raise SyncFailedError(f"the store failed and could not be reopened yet: {failure}", unknown=False) from error
+        self.broken = None
+        if self.on_mended is not None:
+            self._loop.call_soon_threadsafe(self.on_mended)
 
     def _answer(self, group: list[tuple[Job, BaseException | None]]) -> None:
         for job, error in group:
-            if error is None:
-                job.done()
-            else:
-                job.failed(error)
+            try:
+                if error is None:
+                    job.done()
+                else:
+                    job.failed(error)
+            except Exception:
+                logger.exception("%s: answering a job failed", self._thread.name)
         if self._on_commit is not None:
             self._on_commit()
         self._busy -= len(group)
@@ -232,4 +271,5 @@ class DatabaseThread:
         if error is None:
             self._closed.set_result(None)
         else:
-            self._closed.set_exception(error)
+            self._closed.set_exception(translated(error))
+            self._closed.exception()  # whoever closes may have gone: no "never retrieved"

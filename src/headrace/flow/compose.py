@@ -16,7 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Middleware = Callable[[T, Callable[[T], Awaitable[R]]], Awaitable[R]]
-"""``async (item, call_next) -> result``: passes an item on by ``await call_next(item)``, never changes the one it got."""
+"""``async (item, call_next) -> result``: passes on by ``await call_next(item)``, never changes its item."""
 
 SendMany = Callable[[Sequence[Message]], Awaitable[list[Receipt | PublishError]]]
 """Many messages in, one result per message out, in the same order."""

@@ -48,7 +48,7 @@ STOP: Final = Ending.STOP
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Publish it to ``topic`` (default ``dead.<its topic>``) on ``broker`` (default: the worker's), then acknowledge it."""
+    """Publish it to ``topic`` (default ``dead.<its topic>``) on ``broker`` (default: the worker's), then ack."""
 
     topic: str | None = None
     broker: Broker | None = None

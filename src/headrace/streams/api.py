@@ -250,7 +250,7 @@ class StreamManager(Protocol):
         """How many answers are outstanding."""
         ...
 
-    async def publish_async_complete(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def publish_async_complete(self, timeout: float | None = None) -> None:
         """Returns when none is outstanding; ``BrokerTimeoutError`` if late. Failures stay in their futures."""
         ...
 

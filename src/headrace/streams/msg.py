@@ -84,7 +84,7 @@ class Msg:
 
     __slots__ = ("_headers", "_session", "block", "data", "outcome", "subject", "token")
 
-    def __init__(self, session: MsgOwner, subject: str, data: bytes, block: bytes, token: Any) -> None:  # noqa: ANN401
+    def __init__(self, session: MsgOwner, subject: str, data: bytes, block: bytes, token: Any) -> None:
         self._session = session
         self._headers: Headers | None = None
         self.subject = subject

@@ -17,6 +17,7 @@ class SessionOptions:
     ``max_messages`` and ``max_bytes`` bound what it buffers (``None`` = no bound), thresholds say when it asks for
     more; ``heartbeat`` and ``expires`` in seconds (a server's; embedded keeps them only as options). ``no_wait``: look
     once. ``prefetch``: how many it may hold beyond what a pull asks for (0 = a pull takes exactly what it returns).
+    ``stop_after``: never ask for more than so many in all. The last four are a server's priority groups.
     """
 
     max_messages: int | None = None
@@ -27,6 +28,11 @@ class SessionOptions:
     heartbeat: float | None = None
     no_wait: bool = False
     prefetch: int = 0
+    stop_after: int | None = None
+    group: str | None = None
+    min_pending: int | None = None
+    min_ack_pending: int | None = None
+    priority: int | None = None
 
 
 class PullSession(MsgOwner, Protocol):
@@ -42,7 +48,8 @@ class PullSession(MsgOwner, Protocol):
 
         Cancel-safe: nothing is awaited between taking and returning. Raises the typed errors (consumer deleted …).
         ``max_bytes`` ends the list before the message that would go over it; ``MaxBytesExceededError`` where that is
-        the first one.
+        the first one. What is buffered and no longer `alive` is not handed out (it is coming again), but for a last
+        allowed delivery. After `stop` it returns what is held, then none at once.
         """
         ...
 
@@ -51,7 +58,7 @@ class PullSession(MsgOwner, Protocol):
         ...
 
     def facts_of(self, msg: Msg) -> tuple[int, int, int]:
-        """Stream sequence, delivery count (from 1), stored time (ns since 1970): what a hot path reads, objects unmade."""
+        """Stream sequence, delivery count (from 1), stored time (ns since 1970), no object made."""
         ...
 
     def keep(self) -> None:
@@ -69,6 +76,7 @@ class PullSession(MsgOwner, Protocol):
     async def aclose(self) -> None:
         """Settle what is recorded, hand back in order what was never handed out, flush, end.
 
-        What was handed out and is not settled is left to its lease.
+        What was handed out and is not settled is left to its lease; settling it later still counts, as long as the
+        message is pending (`Consumer.fetch` closes its session before its caller acks the first message).
         """
         ...

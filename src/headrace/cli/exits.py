@@ -1,0 +1,79 @@
+"""Exit codes, and which error ends with which."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from enum import IntEnum
+
+from headrace.core.errors import (
+    BrokerTimeoutError,
+    ConfigError,
+    ConnectionLostError,
+    HeadraceError,
+    UnsupportedError,
+    UsageError,
+)
+
+__all__ = ["ExitCode", "NotFoundError", "exit_code_of", "message_of_error"]
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    INTERRUPTED = 130
+
+
+class NotFoundError(HeadraceError):
+    """What the command was asked for is not there."""
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code of a command that ended with this error."""
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        return ExitCode.INTERRUPTED
+    if isinstance(error, _missing()):
+        return ExitCode.NOT_FOUND
+    if isinstance(error, ConfigError | UsageError | UnsupportedError):
+        return ExitCode.USAGE
+    if isinstance(error, ConnectionLostError | BrokerTimeoutError | ConnectionError):
+        return ExitCode.UNREACHABLE
+    return ExitCode.FAILED
+
+
+def message_of_error(error: BaseException) -> str:
+    """One line that says what went wrong; an error nobody planned for is named as such."""
+    text = " ".join(str(error).split())
+    if isinstance(error, HeadraceError):
+        return text
+    if isinstance(error, OSError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text} (a fault of headrace; HEADRACE_DEBUG=1 shows where)"
+
+
+def _missing() -> tuple[type[BaseException], ...]:
+    """Every error that says "not there". An engine that nobody imported cannot have raised one."""
+    from headrace.streams.errors import (
+        ConsumerDoesNotExistError,
+        ConsumerNotFoundError,
+        MessageNotFoundError,
+        StreamNotFoundError,
+    )
+
+    found: list[type[BaseException]] = [
+        NotFoundError,
+        ConsumerDoesNotExistError,
+        ConsumerNotFoundError,
+        MessageNotFoundError,
+        StreamNotFoundError,
+    ]
+    if "headrace.embedded.errors" in sys.modules:
+        from headrace.embedded.errors import StoreNotFoundError
+
+        found.append(StoreNotFoundError)
+    return tuple(found)

@@ -1,0 +1,99 @@
+"""The command `headrace`: its commands, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.cli.exits import ExitCode, exit_code_of, message_of_error
+
+__all__ = ["build", "main"]
+
+_NEEDED = ("typer", "rich", "click")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code (`ExitCode`); what went wrong is one line on stderr."""
+    logging.getLogger("headrace").addHandler(logging.NullHandler())  # a command says itself what went wrong
+    try:
+        application = build()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _NEEDED:
+            raise
+        return _fail(f"the command line needs {error.name}: pip install 'headrace[cli]'", ExitCode.FAILED)
+    try:
+        code = application(args=arguments, prog_name="headrace", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  (nothing may end in a traceback)
+        return _ended(error)
+    return code if isinstance(code, int) else ExitCode.DONE
+
+
+def build() -> Any:
+    """The typer application with all its commands. ``ModuleNotFoundError`` where the extra `cli` is not installed."""
+    import typer
+
+    from headrace.cli import bench, consumer, dead, demo, doctor, get, publish, stream, tail
+
+    application = typer.Typer(
+        name="headrace",
+        help="Durable message streams, on a directory or a server.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    application.add_typer(stream.commands, name="stream", help="Streams: where messages are stored.")
+    application.add_typer(consumer.commands, name="consumer", help="Consumers: durable positions in a stream.")
+    application.add_typer(dead.commands, name="dead", help="Dead letters: what no handler could process.")
+    application.command("pub")(publish.publish)
+    application.command("tail")(tail.tail)
+    application.command("get")(get.get)
+    application.command("bench")(bench.bench)
+    application.command("doctor")(doctor.doctor)
+    application.command("demo")(demo.demo)
+    return application
+
+
+def _ended(error: BaseException) -> int:
+    """Say what ended the command, in one line, and give the exit code."""
+    import typer
+
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else ExitCode.FAILED
+    if isinstance(error, BrokenPipeError):
+        # whoever read our output has seen enough; nothing more may be written, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    if isinstance(error, typer.Abort):
+        return _fail("not done", ExitCode.FAILED)
+    if hasattr(error, "format_message"):  # click's own, wherever this typer keeps them
+        return _usage(error)
+    if os.environ.get("HEADRACE_DEBUG"):
+        raise error
+    code = exit_code_of(error)
+    return _fail("interrupted" if code is ExitCode.INTERRUPTED else message_of_error(error), code)
+
+
+def _usage(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help itself is what was asked for
+        print(error.format_message().strip(), end="", file=sys.stderr)
+        return ExitCode.USAGE
+    hint = f" (see {context.command_path} --help)" if context is not None else ""
+    return _fail(" ".join(error.format_message().split()) + hint, int(getattr(error, "exit_code", ExitCode.USAGE)))
+
+
+def _fail(text: str, code: int) -> int:
+    """One line on stderr; text of strangers in it is shown, not done."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    print(f"headrace: {shown}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

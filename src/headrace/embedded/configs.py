@@ -1,0 +1,89 @@
+"""Stream configs as this engine takes them: what it cannot do is refused aloud, what may change, and what is a default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from headrace.core.errors import UnsupportedError
+from headrace.streams.config import Compression, RetentionPolicy, StorageType, StreamConfig
+from headrace.streams.errors import error_for
+from headrace.streams.subjects import overlaps
+
+__all__ = ["check_new", "check_overlap", "check_update", "completed"]
+
+SERVER_ONLY = (
+    "no_ack", "republish", "placement", "mirror", "sources", "mirror_direct", "subject_transform",
+    "subject_delete_marker_ttl", "allow_message_counter", "allow_message_schedules", "allow_batched", "extra",
+)  # fmt: skip
+NOT_YET = ("allow_rollup", "consumer_limits", "allow_atomic")
+_LEAST_AGE = 0.1
+
+
+def completed(config: StreamConfig, *, in_memory: bool) -> StreamConfig:
+    """The config as it is kept and shown; ``UnsupportedError`` naming the field that this engine lacks."""
+    config.require_writable()
+    for name in SERVER_ONLY:
+        if getattr(config, name):
+            raise UnsupportedError(f"{name}: only a server has it, got {getattr(config, name)!r}")
+    for name in NOT_YET:
+        if getattr(config, name):
+            raise UnsupportedError(f"{name} is not built yet, got {getattr(config, name)!r}")
+    if config.compression is not Compression.NONE:
+        raise UnsupportedError(f"compression: only a server has it, got {config.compression!r}")
+    if config.replicas > 1:
+        raise error_for(500, 10074, "replicas > 1 not supported in non-clustered mode")
+    if config.storage is StorageType.MEMORY and not in_memory:
+        raise UnsupportedError("storage=MEMORY: processes share files only; open ':memory:'")
+    age: Any = config.max_age
+    window: Any = config.duplicate_window
+    for name, length in (("max age", age), ("duplicates window", window)):
+        if length is not None and length.total_seconds() < _LEAST_AGE:
+            raise error_for(500, 10052, f"{name} needs to be >= 100ms")
+    return replace(config, subjects=config.subjects or (config.name,))
+
+
+def check_new(config: StreamConfig) -> None:
+    """What only a creation refuses."""
+    if config.sealed:
+        raise error_for(500, 10052, "stream configuration for create can not be sealed")
+    for subject in config.subjects:
+        if subject == ">" or overlaps(subject, "$JS.API.>"):
+            raise error_for(500, 10052, "subjects that overlap with jetstream api require no-ack to be true")
+
+
+def check_overlap(config: StreamConfig, others: list[StreamConfig]) -> None:
+    """Subjects of streams do not overlap."""
+    for other in others:
+        for theirs in other.subjects:
+            if other.name != config.name and any(overlaps(theirs, ours) for ours in config.subjects):
+                raise error_for(400, 10065, "subjects overlap with an existing stream")
+
+
+def check_update(old: StreamConfig, new: StreamConfig) -> None:
+    """What an update may not change: 10052 with the reason."""
+    reason = None
+    if old.storage is not new.storage:
+        reason = "stream configuration update can not change storage type"
+    elif old.retention is not new.retention and RetentionPolicy.WORKQUEUE in (old.retention, new.retention):
+        reason = "stream configuration update can not change retention policy to/from workqueue"
+    elif old.first_sequence != new.first_sequence:
+        reason = "stream configuration update can not change first sequence"
+    elif old.max_consumers != new.max_consumers:
+        reason = "stream configuration update can not change max consumers"
+    else:
+        for name, text in (
+            ("sealed", "unseal a sealed stream"),
+            ("deny_delete", "cancel deny message deletes"),
+            ("deny_purge", "cancel deny purge"),
+            ("allow_message_ttl", "disable message TTL"),
+        ):
+            if getattr(old, name) and not getattr(new, name):
+                reason = f"stream configuration update can not {text}"
+    if reason is None and old.sealed and new != old:
+        reason = "stream is sealed"
+    if reason is not None:
+        raise error_for(500, 10052, reason)
+    check_new(replace(new, sealed=False))
+
+

@@ -1,0 +1,201 @@
+"""Maintenance: what has to be done now and then, off the commit path: expiry, checkpoints, the reserve, syncs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from headrace.core.errors import ClosedError, HeadraceError
+from headrace.embedded import advisories
+from headrace.embedded.catalog import streams_all
+from headrace.embedded.errors import DiskFullError
+from headrace.embedded.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
+from headrace.embedded.limits import BATCH, expire, trim_ids
+from headrace.embedded.options import Durability
+from headrace.embedded.store import Store
+from headrace.streams.msg import time_of_ns
+
+__all__ = ["Maintenance", "checkpoint"]
+
+WAL_BYTES = 4 * 1024 * 1024
+LEAST_PAUSE = 0.05
+IDLE = 0.25
+
+
+class Maintenance:
+    """Timers of one engine. Each is asked for by what makes it necessary; an idle engine has none but expiry."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.full = False
+        """Whether the disk is full: publishes are refused until there is space again."""
+        self._sweep: asyncio.TimerHandle | None = None
+        self._sweep_at = 0
+        self._checkpoint: asyncio.TimerHandle | None = None
+        self._sync: asyncio.TimerHandle | None = None
+        self._space: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.relaxed = store.options.durability is Durability.RELAXED and store.path is not None
+
+    def start(self) -> None:
+        """From here on it looks after itself."""
+        self.store.on_commit_streams.append(self.committed)
+        self.plan_sweep()
+
+    def committed(self) -> None:
+        """After each commit, on the loop."""
+        if self.store.path is None:
+            return
+        if self._checkpoint is None:
+            self._checkpoint = self.store.loop.call_later(IDLE, self._run_checkpoint)
+        if self.relaxed and self._sync is None:
+            window = self.store.options.seconds("relaxed_window")
+            self._sync = self.store.loop.call_later(window / 2, self._run_sync)
+
+    def plan_sweep(self) -> None:
+        """Something may expire earlier than was known."""
+        self._spawn(self._sweep_once())
+
+    def expires_at(self, expires: int) -> None:
+        """A message was stored that goes then."""
+        if self._sweep is None or expires < self._sweep_at:
+            self._arm(expires)
+
+    def _arm(self, expires: int) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep_at = expires
+        wait = max((expires - self.store.now_ns()) / 1e9, 0.0) + LEAST_PAUSE
+        self._sweep = self.store.loop.call_later(min(wait, 3600.0), self._swept)
+
+    def _swept(self) -> None:
+        self._sweep = None
+        self.plan_sweep()
+
+    async def _sweep_once(self) -> None:
+        with suppress(HeadraceError):
+            following = await self.store.streams.call(lambda connection: sweep(connection, self.store.now_ns()))
+            if following is not None and not self.store.closed:
+                self._arm(following)
+
+    def _run_checkpoint(self) -> None:
+        self._checkpoint = None
+        self._spawn(self._checkpoint_both())
+
+    async def _checkpoint_both(self) -> None:
+        with suppress(HeadraceError, RuntimeError):
+            await self.store.offload(lambda: checkpoint(self.store.path, "PASSIVE"))
+
+    def _run_sync(self) -> None:
+        self._sync = None
+        self._spawn(self.sync())
+
+    async def sync(self) -> None:
+        """What was committed is on disk."""
+        path = self.store.path
+        if path is not None:
+            await self.store.offload(lambda: _sync_logs(path))
+
+    def disk_full(self) -> None:
+        """The disk is full: give the reserve back, so that what deletes can work; look for space every second."""
+        path = self.store.path
+        if self.full or path is None:
+            return
+        self.full = True
+        free = _free(path)
+        with suppress(OSError):
+            (path / RESERVE).unlink(missing_ok=True)
+        self.store.advise(advisories.DiskFull(bytes_free=free, time=time_of_ns(self.store.now_ns())))
+        self._space = self.store.loop.call_later(1.0, self._look_for_space)
+
+    def _look_for_space(self) -> None:
+        path = self.store.path
+        assert path is not None  # noqa: S101  (only files can be full)
+        size = self.store.options.reserve_bytes
+        if _free(path) < 2 * size + WAL_BYTES:
+            self._space = self.store.loop.call_later(1.0, self._look_for_space)
+            return
+        with suppress(OSError):
+            reserve(path, size)
+        self.full = False
+        self.store.advise(advisories.DiskRecovered(time=time_of_ns(self.store.now_ns())))
+
+    def refuse_if_full(self) -> None:
+        """``DiskFullError`` while the disk is full."""
+        if self.full:
+            raise DiskFullError("the disk is full; purge something or make room")
+
+    def _spawn(self, work: Any) -> None:
+        if self.store.closed:
+            work.close()
+            return
+        task: asyncio.Task[Any] = self.store.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Stop all timers; wait for what is running."""
+        for handle in (self._sweep, self._checkpoint, self._sync, self._space):
+            if handle is not None:
+                handle.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.store.path is not None:
+            with suppress(HeadraceError, ClosedError, RuntimeError):
+                await self.store.offload(lambda: checkpoint(self.store.path, "PASSIVE"))
+
+
+def sweep(connection: apsw.Connection, now: int) -> int | None:
+    """Delete a batch of what has expired and forget old ids; when the next message expires."""
+    following: int | None = None
+    for record in streams_all(connection):
+        expire(connection, record, now, BATCH)
+        trim_ids(connection, record, now, BATCH)
+        sql = f"SELECT min(expires) FROM msg_{record.id} WHERE expires IS NOT NULL"
+        (first,) = connection.execute(sql).fetchone() or (None,)
+        if first is not None and (following is None or first < following):
+            following = int(first)
+    return following
+
+
+def checkpoint(path: Path | None, mode: str) -> int:
+    """Move both logs into their files; how many bytes are left in them. A connection of its own, off the commit path."""
+    left = 0
+    for name in (STREAMS_FILE, CONSUMERS_FILE) if path is not None else ():
+        assert path is not None  # noqa: S101
+        connection = apsw.Connection(str(path / name), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        try:
+            connection.set_busy_timeout(5_000)
+            connection.execute("PRAGMA fullfsync=ON")
+            connection.execute("PRAGMA checkpoint_fullfsync=ON")
+            _, pages, moved = connection.execute(f"PRAGMA main.wal_checkpoint({mode})").fetchone() or (0, 0, 0)
+            left += max(0, pages - moved) * 4096
+        finally:
+            connection.close()
+    return left
+
+
+def _sync_logs(path: Path) -> None:
+    for name in (f"{STREAMS_FILE}-wal", f"{CONSUMERS_FILE}-wal"):
+        with suppress(FileNotFoundError):
+            # no lock lives on the log itself, so a descriptor of our own may be closed again
+            descriptor = os.open(path / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _free(path: Path) -> int:
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize
+
+

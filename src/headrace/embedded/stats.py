@@ -1,0 +1,40 @@
+"""EngineStats: plain numbers of one opened engine."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import msgspec
+
+from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE
+from headrace.embedded.room import Room
+
+__all__ = ["EngineStats", "stats_of"]
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Since it was opened: commits, messages and bytes published, size of the logs, what is accepted and not committed."""
+
+    commits: int = 0
+    messages: int = 0
+    bytes: int = 0
+    wal_bytes: int = 0
+    pending_bytes: int = 0
+    ack_buffer: int = 0
+    wakeups: int = 0
+    late_settles: int = 0
+
+
+def stats_of(room: Room) -> EngineStats:
+    """The numbers as they are now."""
+    store, wal = room.store, 0
+    for name in (STREAMS_FILE, CONSUMERS_FILE) if store.path is not None else ():
+        with suppress(OSError):
+            wal += (store.path / f"{name}-wal").stat().st_size  # type: ignore[operator]
+    return EngineStats(
+        commits=0 if store.options.read_only else store.streams.commits,
+        messages=room.publisher.messages,
+        bytes=room.publisher.bytes,
+        wal_bytes=wal,
+        pending_bytes=room.publisher.pending_bytes,
+    )

@@ -1,0 +1,167 @@
+"""EmbeddedStream: the handle of one stream. It holds a name; what it says is looked up anew each time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import apsw
+
+from headrace.core.errors import ConfigError
+from headrace.embedded import management, read
+from headrace.embedded.advisories import CorruptionFound, Problem
+from headrace.embedded.catalog import StreamRecord, stream_by_name
+from headrace.embedded.errors import CorruptedError
+from headrace.embedded.room import Room
+from headrace.embedded.scrub import scrub
+from headrace.embedded.state import stream_info
+from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, PurgeOptions
+from headrace.streams.consumer import Consumer
+from headrace.streams.info import ConsumerInfo, StreamInfo
+from headrace.streams.msg import RawStreamMsg, time_of_ns
+from headrace.streams.subjects import validate_filter
+
+__all__ = ["EmbeddedStream"]
+
+T = TypeVar("T")
+MOST = 10_000
+_ALL = PurgeOptions()
+
+
+class EmbeddedStream:
+    """One stored, ordered log in a directory."""
+
+    def __init__(self, room: Room, info: StreamInfo) -> None:
+        self._room = room
+        self._store = room.store
+        self._info = info
+        self._name = info.config.name
+
+    def __repr__(self) -> str:
+        return f"EmbeddedStream({self._name!r})"
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    @property
+    def cached_info(self) -> StreamInfo:
+        """As last seen, without I/O."""
+        return self._info
+
+    async def info(self, *, deleted_details: bool = False, subject_filter: str | None = None) -> StreamInfo:
+        """As it is now; the sequences of gaps, or the messages per subject, when asked."""
+        if subject_filter is not None:
+            validate_filter(subject_filter)
+        now = self._store.now_ns()
+        await self._room.flush_acks()
+        info = await self._read(
+            lambda connection, record: stream_info(
+                connection, record, now, deleted=deleted_details, subjects=subject_filter
+            )
+        )
+        self._info = info
+        return info
+
+    async def purge(self, options: PurgeOptions = _ALL) -> int:
+        """Delete messages; how many went."""
+        return await self._room.write(
+            lambda connection: management.purge(connection, self._name, options, self._store.now_ns())
+        )
+
+    async def get_msg(self, sequence: int, *, subject: str | None = None) -> RawStreamMsg:
+        """The message; with `subject` (wildcards allowed) the first at or after it. ``MessageNotFoundError``."""
+        if isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 0:
+            raise ConfigError(f"sequence must be an integer >= 0, got {sequence!r}")
+        if subject is not None:
+            validate_filter(subject)
+        now, check = self._store.now_ns(), self._store.options.check_rows
+        return await self._read(
+            lambda connection, record: read.get(connection, record, sequence, subject, now, check=check)
+        )
+
+    async def get_last_msg_for_subject(self, subject: str) -> RawStreamMsg:
+        """The newest on it (wildcards allowed). ``MessageNotFoundError``."""
+        validate_filter(subject)
+        now, check = self._store.now_ns(), self._store.options.check_rows
+        return await self._read(lambda connection, record: read.last_on(connection, record, subject, now, check=check))
+
+    async def delete_msg(self, sequence: int) -> None:
+        """Delete one. ``MessageDeleteError``."""
+        await self._room.write(
+            lambda connection: management.delete_message(connection, self._name, sequence, self._store.now_ns())
+        )
+
+    async def secure_delete_msg(self, sequence: int) -> None:
+        """Delete one and overwrite it: after it returns no file of the store holds its payload."""
+        await scrub(self._room, management.overwrite(self._name, sequence, self._store.now_ns()))
+
+    async def read(
+        self, *, subject: str = ">", start: int | datetime = 1, offset: int = 0, limit: int = 250
+    ) -> list[RawStreamMsg]:
+        """Live messages in sequence order from `start` (a datetime: the first at or after it), past the end none."""
+        validate_filter(subject)
+        _check_page(start, offset, limit)
+        now, check = self._store.now_ns(), self._store.options.check_rows
+        since = read.ns_of(start) if isinstance(start, datetime) else None
+
+        def look(connection: apsw.Connection, record: StreamRecord) -> list[RawStreamMsg]:
+            first = start if isinstance(start, int) else read.first_at(connection, record, since or 0)
+            return read.page(connection, record, subject, first, offset, limit, now, check=check)
+
+        return await self._read(look)
+
+    async def create_consumer(self, config: ConsumerConfig) -> Consumer:
+        """Make it; an equal one is fine, a different one is ``ConsumerExistsError``."""
+        return await self._room.consumers.create_consumer(self._name, config)
+
+    async def update_consumer(self, config: ConsumerConfig) -> Consumer:
+        """Change it; a missing one is ``ConsumerDoesNotExistError``."""
+        return await self._room.consumers.update_consumer(self._name, config)
+
+    async def create_or_update_consumer(self, config: ConsumerConfig) -> Consumer:
+        """Make or change it."""
+        return await self._room.consumers.create_or_update_consumer(self._name, config)
+
+    async def consumer(self, name: str) -> Consumer:
+        """The consumer of this name; ``ConsumerNotFoundError``."""
+        return await self._room.consumers.consumer(self._name, name)
+
+    async def delete_consumer(self, name: str) -> None:
+        """Delete it; its pulls end with ``ConsumerDeletedError``."""
+        await self._room.consumers.delete_consumer(self._name, name)
+
+    async def ordered_consumer(self, config: OrderedConsumerConfig) -> Consumer:
+        """A reader of its own that sees everything once, in order; made at first use."""
+        return await self._room.consumers.ordered_consumer(self._name, config)
+
+    def list_consumers(self) -> AsyncIterator[ConsumerInfo]:
+        """All consumers."""
+        return self._room.consumers.list_consumers(self._name)
+
+    def consumer_names(self) -> AsyncIterator[str]:
+        """Their names."""
+        return self._room.consumers.consumer_names(self._name)
+
+    async def _read(self, function: Callable[[apsw.Connection, StreamRecord], T]) -> T:
+        try:
+            return await self._room.read(
+                lambda connection: function(connection, stream_by_name(connection, self._name))
+            )
+        except CorruptedError as error:
+            problem = Problem(stream=error.stream, sequence=error.sequence, file="streams.db", what=str(error))
+            now = time_of_ns(self._store.now_ns())
+            self._store.advise(CorruptionFound(stream=error.stream, problem=problem, time=now))
+            raise
+
+
+def _check_page(start: Any, offset: int, limit: int) -> None:
+    if isinstance(start, bool) or not isinstance(start, int | datetime) or (isinstance(start, int) and start < 0):
+        raise ConfigError(f"start must be a sequence >= 0 or an aware datetime, got {start!r}")
+    if isinstance(start, datetime) and start.tzinfo is None:
+        raise ConfigError(f"start must be an aware datetime, got {start!r}")
+    for name, value, least, most in (("offset", offset, 0, 1 << 62), ("limit", limit, 1, MOST)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ConfigError(f"{name} must be an integer in {least}..{most}, got {value!r}")

@@ -1,0 +1,213 @@
+"""StreamSubscription: a `core.Subscription` over one `PullSession`. Nothing is made per message but the delivery."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from headrace.core.delivery import RELEASE, Delivery, Outcome, Position
+from headrace.core.errors import ClosedError, UsageError
+from headrace.streams.consumer import Consumer
+from headrace.streams.errors import ConsumerDeletedError, ConsumerNotFoundError
+from headrace.streams.msg import Msg
+from headrace.streams.session import PullSession, SessionOptions
+from headrace.streams.wire import decode
+
+__all__ = ["StreamSubscription"]
+
+Remake = Callable[[int], Awaitable[Consumer]]
+"""Make a private consumer anew, behind this stream sequence."""
+
+
+class StreamSubscription:
+    """What a worker pulls from. ``max_in_flight`` is enforced here, so that one member cannot starve the others."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        group: str | None,
+        lease: float,
+        max_in_flight: int,
+        prefetch: int,
+        remake: Remake | None,
+    ) -> None:
+        self.group = group
+        self.lease: float | None = lease
+        self.late_settles = 0
+        self._consumer = consumer
+        self._stream = consumer.stream
+        self._options = SessionOptions(max_messages=max_in_flight + prefetch, prefetch=prefetch)
+        self._session: PullSession = consumer.session(self._options)
+        self._sessions = [self._session]
+        self._max_in_flight = max_in_flight
+        self._remake = remake
+        self._last = consumer.cached_info.delivered.stream
+        self._waiting: dict[Msg, None] = {}
+        self._running: set[Msg] = set()
+        self._owners: dict[Msg, PullSession] = {}
+        self._room: asyncio.Future[None] | None = None
+        self._pulling = False
+        self._stopped = False
+        self._closed = False
+
+    @property
+    def consumer(self) -> Consumer:
+        """The consumer it reads."""
+        return self._consumer
+
+    async def pull(self, limit: int, wait: float) -> Sequence[Delivery]:
+        """See `Subscription.pull`. At ``max_in_flight`` it waits for a settlement."""
+        if self._closed:
+            raise ClosedError("the subscription was closed")
+        if self._pulling:
+            raise UsageError("one pull at a time")
+        self._pulling = True
+        try:
+            room = self._max_in_flight - len(self._waiting) - len(self._running)
+            if room <= 0:
+                started = asyncio.get_running_loop().time()
+                if not await self._wait_for_room(wait):
+                    return []
+                wait = max(0.0, wait - (asyncio.get_running_loop().time() - started))
+                room = self._max_in_flight - len(self._waiting) - len(self._running)
+            messages = await self._pull(min(limit, room), wait)
+            return [self._delivery(msg) for msg in messages]
+        finally:
+            self._pulling = False
+
+    def start(self, delivery: Delivery) -> bool:
+        """False once the lease is over unextended, or the subscription closed: it is forgotten then."""
+        msg: Msg = delivery.token
+        if self._closed or not self._session_of(msg).alive(msg):
+            self._forget(msg)
+            return False
+        if msg in self._waiting:
+            del self._waiting[msg]
+            self._running.add(msg)
+        return True
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Record the outcome; a late one is sent too (accepted while the message is pending) and counted."""
+        msg: Msg = delivery.token
+        # Asked first: forgetting drops the owner of a message from before a remake.
+        session = self._session_of(msg)
+        self._forget(msg)
+        msg.outcome = outcome
+        session.settle(msg, outcome)
+        self._count_late()
+
+    def extend(self, delivery: Delivery) -> None:
+        """Restart its ack wait."""
+        msg: Msg = delivery.token
+        self._session_of(msg).extend(msg)
+
+    def position(self, delivery: Delivery) -> Position:
+        """Stream and sequence."""
+        msg: Msg = delivery.token
+        return Position(self._stream, self._session_of(msg).facts_of(msg)[0])
+
+    def attributes(self, delivery: Delivery) -> Mapping[str, str | int]:
+        """Stream, consumer, sequence and delivery count."""
+        msg: Msg = delivery.token
+        sequence, delivered, _ = self._session_of(msg).facts_of(msg)
+        return {
+            "stream": self._stream,
+            "consumer": self._consumer.name,
+            "sequence": sequence,
+            "num_delivered": delivered,
+        }
+
+    def keep(self) -> None:
+        """Restart the ack wait of all it holds."""
+        self._session.keep()
+
+    async def stop(self) -> None:
+        """Nothing new arrives from here on."""
+        if not self._stopped:
+            self._stopped = True
+            await self._session.stop()
+
+    async def flush(self) -> None:
+        """All outcomes so far are confirmed, or it raises."""
+        await self._session.flush()
+        self._count_late()
+
+    async def backlog(self) -> int:
+        """Pending and unsettled messages of the group that are not held here."""
+        info = await self._consumer.info()
+        return max(0, info.num_pending + info.num_ack_pending - self._session.held)
+
+    async def aclose(self) -> None:
+        """Give back in order what was never started, confirm what is settled, end. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        for msg in self._waiting:
+            msg.outcome = RELEASE
+            self._session_of(msg).settle(msg, RELEASE)
+        self._waiting.clear()
+        self._free_room()
+        for session in self._sessions:
+            await session.aclose()
+        self._count_late()
+
+    async def _pull(self, limit: int, wait: float) -> list[Msg]:
+        if self._remake is None:
+            return await self._session.pull(limit, wait)
+        try:
+            return await self._session.pull(limit, wait)
+        except (ConsumerDeletedError, ConsumerNotFoundError):
+            await self._make_anew(self._remake)
+            return []
+
+    async def _make_anew(self, remake: Remake) -> None:
+        """A private consumer went meanwhile (a server restart, 5 minutes away): continue behind the last message."""
+        self._consumer = await remake(self._last)
+        for msg in (*self._waiting, *self._running):
+            self._owners.setdefault(msg, self._session)
+        self._session = self._consumer.session(self._options)
+        self._sessions.append(self._session)
+
+    def _delivery(self, msg: Msg) -> Delivery:
+        sequence, delivered, stored_ns = self._session.facts_of(msg)
+        message = decode(msg.subject, msg.data, msg.block, stream=self._stream, sequence=sequence, stored_ns=stored_ns)
+        self._waiting[msg] = None
+        self._last = max(self._last, sequence)
+        return Delivery(message, delivered, message.key, self, msg)
+
+    def _session_of(self, msg: Msg) -> PullSession:
+        if self._owners:
+            return self._owners.get(msg, self._session)
+        return self._session
+
+    def _count_late(self) -> None:
+        late = self._session.late_settles
+        self.late_settles = late if len(self._sessions) == 1 else sum(each.late_settles for each in self._sessions)
+
+    def _forget(self, msg: Msg) -> None:
+        if msg in self._running:
+            self._running.discard(msg)
+        else:
+            self._waiting.pop(msg, None)
+        if self._owners:
+            self._owners.pop(msg, None)
+        if self._room is not None:
+            self._free_room()
+
+    async def _wait_for_room(self, wait: float) -> bool:
+        if wait <= 0:
+            return False
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(wait):
+                await self._room
+        except TimeoutError:
+            return False
+        finally:
+            self._room = None
+        return not self._closed
+
+    def _free_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)

@@ -1,0 +1,375 @@
+"""Checks of one delivery and of one subscription: order, settling, leases, pulling."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from headrace.core.broker import Subscription
+from headrace.core.errors import AlreadySettledError, UsageError
+from headrace.core.headers import Headers
+from headrace.testing.conformance.check import COUNTS, DELAYED_NAK, LEASE, ORDERED, BrokerCheck, OpenBroker
+from headrace.testing.conformance.tools import (
+    LEASE_SECONDS,
+    PATIENCE,
+    QUIET,
+    acknowledge,
+    bodies,
+    failure_of,
+    join,
+    message,
+    new_topic,
+    publish_bodies,
+    receive,
+    stays_quiet,
+)
+
+__all__ = ["CHECKS"]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _wait_past_lease() -> None:
+    await asyncio.sleep(LEASE_SECONDS * 1.5)
+
+
+@BrokerCheck.of(ORDERED)
+async def order_per_key(open_broker: OpenBroker) -> None:
+    """First deliveries of one key come in the order in which they were published."""
+    topic = new_topic("order")
+    async with open_broker() as broker, broker.subscribe(topic, join("order")) as subscription:
+        for key in (b"a", b"b"):
+            await publish_bodies(broker, topic, [f"{key.decode()}{n}" for n in range(10)], key=key)
+        got = await acknowledge(subscription, 20)
+        for key in (b"a", b"b"):
+            mine = [each.message.body for each in got if each.message.key == key]
+            assert mine == [b"%s%d" % (key, n) for n in range(10)], f"key {key!r} came as {mine}"
+            assert all(each.order_key == key for each in got if each.message.key == key), "order_key is not the key"
+
+
+@BrokerCheck.of(COUNTS)
+async def attempt_counts_up(open_broker: OpenBroker) -> None:
+    """The attempt of a message that was handed back rises."""
+    topic = new_topic("attempt")
+    async with open_broker() as broker, broker.subscribe(topic, join("attempt")) as subscription:
+        await publish_bodies(broker, topic, [1])
+        seen: list[int] = []
+        for _ in range(3):
+            (delivery,) = await receive(subscription, 1)
+            assert delivery.start()
+            seen.append(delivery.attempt)
+            delivery.nak()
+        assert seen == [1, 2, 3], f"attempts were {seen}"
+
+
+@BrokerCheck.of()
+async def redelivery_identical(open_broker: OpenBroker) -> None:
+    """A redelivery carries the same body, key, headers, id and time."""
+    topic = new_topic("same")
+    async with open_broker() as broker, broker.subscribe(topic, join("same")) as subscription:
+        await broker.publish(message(topic, b"\x00body", key=b"k", headers=Headers([("A", "1"), ("A", b"\xff")])))
+        (first,) = await receive(subscription, 1)
+        before = (first.message, tuple(first.message.headers.items()), first.position)
+        first.nak()
+        (second,) = await receive(subscription, 1)
+        after = (second.message, tuple(second.message.headers.items()), second.position)
+        assert after == before, f"{before} came back as {after}"
+        second.ack()
+
+
+@BrokerCheck.of()
+async def nak_zero_returns_at_once(open_broker: OpenBroker) -> None:
+    """What was handed back without a delay comes again at once."""
+    topic = new_topic("nak")
+    async with open_broker() as broker, broker.subscribe(topic, join("nak")) as subscription:
+        await publish_bodies(broker, topic, [1])
+        (delivery,) = await receive(subscription, 1)
+        assert delivery.start()
+        delivery.nak()
+        await _comes_at_once(subscription, b"1")
+
+
+async def _comes_at_once(subscription: Subscription, body: bytes) -> None:
+    again = await subscription.pull(1, QUIET * 3)
+    assert bodies(again) == [body], f"{body!r} does not come back at once, but {bodies(again)}"
+    again[0].ack()
+
+
+@BrokerCheck.of(DELAYED_NAK)
+async def nak_delay_never_early(open_broker: OpenBroker) -> None:
+    """What was handed back with a delay comes again, and not before."""
+    topic, delay = new_topic("later"), 1.0
+    async with open_broker() as broker, broker.subscribe(topic, join("later")) as subscription:
+        await publish_bodies(broker, topic, [1])
+        (delivery,) = await receive(subscription, 1)
+        assert delivery.start()
+        asked = _now()
+        delivery.nak(delay)
+        (again,) = await receive(subscription, 1)
+        waited = _now() - asked
+        assert waited >= delay - 1e-6, f"asked for {delay} s, came after {waited:.3f} s"
+        again.ack()
+
+
+@BrokerCheck.of()
+async def release_returns_at_once(open_broker: OpenBroker) -> None:
+    """What was not run comes again as soon as anybody can take it."""
+    topic = new_topic("release")
+    async with open_broker() as broker, broker.subscribe(topic, join("release")) as subscription:
+        await publish_bodies(broker, topic, [1])
+        (delivery,) = await receive(subscription, 1)
+        with contextlib.suppress(asyncio.CancelledError), delivery:
+            raise asyncio.CancelledError
+        await _comes_at_once(subscription, b"1")
+
+
+@BrokerCheck.of(LEASE)
+async def lease_expires(open_broker: OpenBroker) -> None:
+    """What is neither settled nor prolonged comes again when its lease is over, and not before."""
+    topic = new_topic("lease")
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, join("lease", lease=LEASE_SECONDS)) as holder,
+        broker.subscribe(topic, join("lease", lease=LEASE_SECONDS)) as other,
+    ):
+        await publish_bodies(broker, topic, [1])
+        (held,) = await receive(holder, 1)
+        assert held.start()
+        taken = _now()
+        await stays_quiet(other, LEASE_SECONDS * 0.7)
+        (again,) = await receive(other, 1)
+        assert _now() - taken >= LEASE_SECONDS * 0.9, f"came after {_now() - taken:.3f} s of {LEASE_SECONDS} s"
+        assert again.message.id == held.message.id
+        again.ack()
+
+
+@BrokerCheck.of(LEASE)
+async def extend_keeps(open_broker: OpenBroker) -> None:
+    """What is extended, or kept with all the others, does not come again."""
+    topic = new_topic("extend")
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, join("extend", lease=LEASE_SECONDS)) as holder,
+        broker.subscribe(topic, join("extend", lease=LEASE_SECONDS)) as other,
+    ):
+        await publish_bodies(broker, topic, [1])
+        (held,) = await receive(holder, 1)
+        assert held.start()
+        for prolong in (held.extend, holder.keep):
+            for _ in range(4):
+                await stays_quiet(other, LEASE_SECONDS / 2)
+                prolong()
+        assert held.start(), "the lease was prolonged, and yet start() is False"
+        held.ack()
+        await holder.flush()
+        await stays_quiet(other, LEASE_SECONDS * 1.5)
+
+
+@BrokerCheck.of(LEASE)
+async def start_false_after_lease(open_broker: OpenBroker) -> None:
+    """Once somebody else has it, a run may not begin."""
+    topic = new_topic("start")
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, join("start", lease=LEASE_SECONDS)) as holder,
+        broker.subscribe(topic, join("start", lease=LEASE_SECONDS)) as other,
+    ):
+        await publish_bodies(broker, topic, [1])
+        (held,) = await receive(holder, 1)
+        (again,) = await receive(other, 1)
+        assert not held.start(), "start() is True, and another member has the message"
+        assert again.start(), "start() is False under a fresh lease"
+        again.ack()
+
+
+@BrokerCheck.of(LEASE)
+async def ack_is_final(open_broker: OpenBroker) -> None:
+    """What was acknowledged never comes again to the group."""
+    topic = new_topic("ack")
+    async with open_broker() as broker:
+        async with broker.subscribe(topic, join("ack", lease=LEASE_SECONDS)) as subscription:
+            await publish_bodies(broker, topic, range(3))
+            await acknowledge(subscription, 3)
+            await subscription.flush()
+            await stays_quiet(subscription, LEASE_SECONDS * 1.5)
+        async with broker.subscribe(topic, join("ack", lease=LEASE_SECONDS)) as subscription:
+            await stays_quiet(subscription)
+
+
+@BrokerCheck.of(LEASE)
+async def reject_is_final(open_broker: OpenBroker) -> None:
+    """What was rejected never comes again to the group."""
+    topic = new_topic("reject")
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, join("reject", lease=LEASE_SECONDS)) as subscription,
+    ):
+        await publish_bodies(broker, topic, [1])
+        (delivery,) = await receive(subscription, 1)
+        assert delivery.start()
+        delivery.reject("never")
+        await subscription.flush()
+        await stays_quiet(subscription, LEASE_SECONDS * 1.5)
+
+
+@BrokerCheck.of()
+async def settle_once(open_broker: OpenBroker) -> None:
+    """The first settle wins; a second one, or `extend` after it, raises; a view shares the settlement."""
+    topic = new_topic("once")
+    async with open_broker() as broker, broker.subscribe(topic, join("once")) as subscription:
+        await publish_bodies(broker, topic, [1])
+        (delivery,) = await receive(subscription, 1)
+        view = delivery.with_message(delivery.message.replace(body=b"other"))
+        assert delivery.start()
+        view.ack()
+        for again in (delivery.ack, delivery.nak, view.nak, delivery.extend):
+            try:
+                again()
+            except AlreadySettledError:
+                continue
+            raise AssertionError("settled twice without an AlreadySettledError")
+        await stays_quiet(subscription)
+
+
+@BrokerCheck.of(LEASE)
+async def settle_survives_second_cancel(open_broker: OpenBroker) -> None:
+    """What was settled stays settled, although the task was cancelled, and once more while it was leaving."""
+    topic = new_topic("cancel")
+    async with open_broker() as broker:
+        await publish_bodies(broker, topic, [1])
+        settled = asyncio.Event()
+
+        async def take_and_wait() -> None:
+            async with broker.subscribe(topic, join("cancel", lease=LEASE_SECONDS)) as subscription:
+                await acknowledge(subscription, 1)
+                settled.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(take_and_wait())
+        async with asyncio.timeout(PATIENCE):
+            await settled.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with broker.subscribe(topic, join("cancel", lease=LEASE_SECONDS)) as subscription:
+            await stays_quiet(subscription, LEASE_SECONDS * 1.5)
+
+
+@BrokerCheck.of(LEASE)
+async def flush_confirms(open_broker: OpenBroker) -> None:
+    """After `flush` every outcome so far is with the engine: another member sees none of it, whatever becomes of us."""
+    topic = new_topic("flush")
+    async with open_broker() as broker, broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as other:
+        async with broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as subscription:
+            await publish_bodies(broker, topic, range(3))
+            await acknowledge(subscription, 3)
+            await subscription.flush()
+            left = await subscription.backlog()
+            assert not left, f"all is acknowledged and flushed, and the backlog is {left}"
+            await stays_quiet(other, LEASE_SECONDS * 1.5)
+
+
+@BrokerCheck.of(LEASE)
+async def late_settle_counted(open_broker: OpenBroker) -> None:
+    """A settle that comes when somebody else is done with the message does no harm, and is counted."""
+    topic = new_topic("late")
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, join("late", lease=LEASE_SECONDS)) as holder,
+        broker.subscribe(topic, join("late", lease=LEASE_SECONDS)) as other,
+    ):
+        await publish_bodies(broker, topic, [1])
+        (held,) = await receive(holder, 1)
+        assert held.start()
+        await acknowledge(other, 1)
+        await other.flush()
+        held.ack()
+        await holder.flush()
+        assert holder.late_settles == 1, f"one settle was late, counted are {holder.late_settles}"
+        await stays_quiet(other, LEASE_SECONDS * 1.5)
+
+
+@BrokerCheck.of()
+async def pull_limits(open_broker: OpenBroker) -> None:
+    """At most `limit`, nothing after `wait`, at once with 0, one pull at a time."""
+    topic = new_topic("pull")
+    async with open_broker() as broker, broker.subscribe(topic, join("pull")) as subscription:
+        started = _now()
+        assert not await subscription.pull(5, 0.2), "a message from nowhere"
+        assert _now() - started >= 0.2 - 1e-6, "the pull did not wait as long as it was told"
+        assert not await subscription.pull(5, 0), "a message from nowhere"
+        await publish_bodies(broker, topic, range(7))
+        got = list(await subscription.pull(3, PATIENCE))
+        assert 1 <= len(got) <= 3, f"at most 3 asked for, {len(got)} came"
+        got += await receive(subscription, 7 - len(got), limit=2)
+        assert len(got) == 7, f"7 messages were published, {len(got)} came"
+        first = asyncio.create_task(subscription.pull(1, QUIET))
+        await asyncio.sleep(0)
+        await failure_of(lambda: subscription.pull(1, 0), UsageError)
+        assert not await first, f"arrived twice: {bodies(await first)}"
+
+
+@BrokerCheck.of()
+async def cancelled_pull_loses_nothing(open_broker: OpenBroker) -> None:
+    """A pull that is cancelled, wherever it stands, has taken nothing with it."""
+    topic, count = new_topic("cut"), 40
+    async with open_broker() as broker, broker.subscribe(topic, join("cut")) as subscription:
+        got: list[bytes] = []
+        for number in range(count):
+            pull = asyncio.create_task(subscription.pull(1, PATIENCE))
+            publish = asyncio.create_task(broker.publish(message(topic, b"%d" % number)))
+            for _ in range(number % 20):
+                await asyncio.sleep(0)
+            if number % 2:
+                await publish
+            pull.cancel()
+            for outcome in await asyncio.gather(pull, return_exceptions=True):
+                if not isinstance(outcome, BaseException):
+                    got += bodies(outcome)
+            await publish
+        got += bodies(await receive(subscription, count - len(got), wait=QUIET * 3))
+        assert sorted(got) == sorted(b"%d" % n for n in range(count)), f"{count} published, {len(set(got))} arrived"
+
+
+@BrokerCheck.of()
+async def max_in_flight_and_prefetch_hold(open_broker: OpenBroker) -> None:
+    """Never more than ``max_in_flight`` unsettled; with ``prefetch=0`` others get the rest."""
+    topic = new_topic("flight")
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, join("flight", max_in_flight=3)) as subscription,
+        broker.subscribe(topic, join("flight", max_in_flight=3)) as other,
+    ):
+        await publish_bodies(broker, topic, range(8))
+        held = await receive(subscription, 3, limit=10)
+        assert len(held) == 3, f"3 may be in flight, {len(held)} are"
+        await stays_quiet(subscription)
+        rest = await receive(other, 3, limit=10)
+        assert not set(bodies(held)) & set(bodies(rest)), "two members hold the same message"
+        held[0].ack()
+        assert len(await subscription.pull(10, PATIENCE)) == 1, "one place is free, and not one message came"
+
+
+CHECKS: tuple[BrokerCheck, ...] = (
+    order_per_key,
+    attempt_counts_up,
+    redelivery_identical,
+    nak_zero_returns_at_once,
+    nak_delay_never_early,
+    release_returns_at_once,
+    lease_expires,
+    extend_keeps,
+    start_false_after_lease,
+    ack_is_final,
+    reject_is_final,
+    settle_once,
+    settle_survives_second_cancel,
+    flush_confirms,
+    late_settle_counted,
+    pull_limits,
+    cancelled_pull_loses_nothing,
+    max_in_flight_and_prefetch_hold,
+)
