@@ -2,104 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.letters import Letter, Redriven, find, letter_topic, letters_of, redrive
-from headrace.cli.opening import open_broker, open_streams, run, streams_of
+from headrace.cli.exits import ExitCode, NotFoundError
+from headrace.cli.messages import Stored
+from headrace.cli.opening import open_broker, open_streams, run
 from headrace.cli.options import DEFAULT_URL, Json, Url
 from headrace.cli.output import cell, counting, print_document, print_facts, print_table, safe
 from headrace.core.errors import ConfigError
+from headrace.core.message import check_topic
+from headrace.deadletters.letters import ErrorGroup, Letter, RedriveReport
+from headrace.deadletters.room import DeadLetters
 
 __all__ = ["commands"]
 
 commands = typer.Typer(no_args_is_help=True)
 
+_PREFIX = "dead."
+
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic whose messages died, or their dead.TOPIC.")]
 Exact = Annotated[bool, typer.Option("--exact", help="TOPIC itself holds the letters; no dead. in front.")]
 
 
+def letter_topic(topic: str, *, exact: bool) -> str:
+    """Where the letters of `topic` are: ``dead.<topic>``, unless it is one already or `exact`."""
+    check_topic(topic)
+    return topic if exact or topic.startswith(_PREFIX) else _PREFIX + topic
+
+
 @commands.command("ls")
 def ls(
-    topic: Annotated[str | None, typer.Argument(help="The topic whose messages died; none = all below dead.")] = None,
+    topic: Annotated[str | None, typer.Argument(help="The topic whose messages died; none = count all topics.")] = None,
+    *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the oldest.")] = 100,
+    by_error: Annotated[bool, typer.Option("--by-error", help="Count them by error and reason.")] = False,
     exact: Exact = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """List dead letters, the oldest first."""
-    run(_ls(url, letter_topic(topic, exact=exact), limit, json=json))
+    """List the dead letters of a topic, the oldest first; without a topic, the topics that have some."""
+    if topic is None:
+        run(_topics(url, json=json))
+    elif by_error:
+        run(_groups(url, letter_topic(topic, exact=exact), json=json))
+    else:
+        run(_ls(url, letter_topic(topic, exact=exact), limit, json=json))
+
+
+async def _topics(url: str, *, json: bool) -> None:
+    """Subjects below ``dead.``, with how many messages each has."""
+    found: dict[str, int] = {}
+    async with open_streams(url, look_only=True) as streams:
+        for name in [name async for name in streams.stream_names(subject=_PREFIX + ">")]:
+            info = await (await streams.stream(name)).info(subject_filter=_PREFIX + ">")
+            found.update(info.state.subjects)
+    if json:
+        print_document([{"topic": topic, "letters": found[topic]} for topic in sorted(found)])
+    else:
+        print_table(("topic", "letters"), sorted(found.items()), empty="no dead letters")
+
+
+async def _groups(url: str, topic: str, *, json: bool) -> None:
+    async with open_broker(url, look_only=True) as broker:
+        found = await DeadLetters(broker, topic).by_error()
+    if json:
+        print_document([_group_facts(group) for group in found])
+        return
+    print_table(
+        ("letters", "first", "last", "error", "reason", "such as"),
+        ((each.count, each.first, each.last, each.error, each.reason, each.example.id) for each in found),
+        empty=f"no dead letters on {safe(topic)}",
+    )
 
 
 async def _ls(url: str, topic: str, limit: int, *, json: bool) -> None:
-    found: list[Letter] = []
-    further = 0
-    async with open_streams(url, look_only=True) as streams:
-        async for letter in letters_of(streams, topic):
-            if len(found) < limit:
-                found.append(letter)
-            else:
-                further += 1
+    async with open_broker(url, look_only=True) as broker:
+        found = await DeadLetters(broker, topic).read(limit=limit + 1)  # one more tells whether there are more
+    shown = found[:limit]
     if json:
-        print_document([letter.facts() for letter in found])
+        print_document([_facts(letter) for letter in shown])
         return
     print_table(
-        ("id", "topic", "group", "attempts", "last", "reason"),
-        (
-            (letter.id, facts["source"], facts["group"], facts["attempts"], (facts["last"] or "")[:19], letter.reason)
-            for letter in found
-            for facts in (letter.facts(),)
-        ),
+        ("id", "source", "group", "attempts", "last", "error", "reason"),
+        ((each.id, each.source, each.group, each.attempts, each.last, each.error, each.reason) for each in shown),
         empty=f"no dead letters on {safe(topic)}",
     )
-    if further:
-        print(f"and {further:,} more (--limit)")
+    if len(found) > limit:
+        print(f"the oldest {limit:,}; there are more (--limit)")
 
 
 @commands.command()
 def show(
     topic: Topic,
     id: Annotated[str, typer.Argument(metavar="ID", help="Id of the message that died, or of its letter.")],
+    *,
     exact: Exact = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
     """Show one dead letter: why it died, and its message."""
-    run(_show(url, letter_topic(topic, exact=exact), id, json=json))
-
-
-async def _show(url: str, topic: str, id: str, *, json: bool) -> None:
-    async with open_streams(url, look_only=True) as streams:
-        found = await find(streams, topic, [id])
+    letter = run(_show(url, letter_topic(topic, exact=exact), id))
+    facts = _facts(letter)
     if json:
-        print_document([letter.facts() for letter in found])
+        print_document(facts)
         return
-    for letter in found:
-        facts = letter.facts()
-        message = facts.pop("message")
-        record = {name: value if isinstance(value, str) else cell(value) for name, value in facts.items()}
-        print_facts(
-            {
-                **record,
-                "stream": message["stream"],
-                "sequence": message["sequence"],
-                "key": message.get("key", message.get("key_base64")),
-                "body": message.get("body", message.get("body_base64")),
-            }
-        )
+    message = facts.pop("message")
+    key = message.get("key", message.get("key_base64"))
+    print_facts({**facts, "stored": cell(str(letter.position)), "key": key})
+    for name, value in message["headers"]:
+        print(f"{safe(name)}: {safe(value)}")
+    print()
+    print("\n".join(safe(line) for line in message.get("body", message.get("body_base64")).split("\n")))
 
 
-@commands.command("redrive")
-def redrive_letters(
+async def _show(url: str, topic: str, id: str) -> Letter:
+    async with open_broker(url, look_only=True) as broker:
+        letter = await DeadLetters(broker, topic).get(id)
+    if letter is None:
+        raise NotFoundError(f"no dead letter {id!a} on {topic}")
+    return letter
+
+
+@commands.command()
+def redrive(
     topic: Topic,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which ones.")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     to: Annotated[str | None, typer.Option(help="Another topic than the one they came from.")] = None,
     rate: Annotated[float | None, typer.Option(help="At most so many a second.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Move nothing, only count.")] = False,
     exact: Exact = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
@@ -108,42 +142,61 @@ def redrive_letters(
     if bool(ids) is everything:
         raise ConfigError("say which dead letters: their ids, or --all")
     wanted = letter_topic(topic, exact=exact)
-    if dry_run:
-        run(_dry_run(url, wanted, ids, json=json))
-    else:
-        run(_redrive(url, wanted, ids, to=to, rate=rate, json=json))
-
-
-async def _dry_run(url: str, topic: str, ids: list[str] | None, *, json: bool) -> None:
-    async with open_streams(url, look_only=True) as streams:
-        found = await find(streams, topic, ids) if ids else [letter async for letter in letters_of(streams, topic)]
+    if to == wanted:
+        raise ConfigError(f"--to must not be the letters' own topic, got {to!a}")
+    report = run(_redrive(url, wanted, set(ids or ()), to=to, rate=rate, dry_run=dry_run))
     if json:
-        print_document({"topic": topic, "moved": 0, "skipped": 0, "would_move": [letter.id for letter in found]})
-        return
-    for letter in found:
-        print(f"would go: {safe(letter.id)}  {safe(letter.reason)}")
-    print(f"{len(found):,} dead letters on {safe(topic)}, nothing was moved")
+        print_document({"topic": wanted, "dry_run": dry_run, "moved": report.moved, "failed": report.failed})
+    else:
+        moved = f"{'would move' if dry_run else 'moved'} {report.moved:,} dead letters of {safe(wanted)}"
+        print(moved + (f"; {report.failed:,} were refused and stay" if report.failed else ""))
+    if report.failed:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 async def _redrive(
-    url: str, topic: str, ids: list[str] | None, *, to: str | None, rate: float | None, json: bool
-) -> None:
-    done = Redriven()
-    try:
-        async with open_broker(url, create=False) as broker:
-            streams = streams_of(broker)
-            letters = _each(await find(streams, topic, ids)) if ids else letters_of(streams, topic)
-            with counting("redriving", len(ids) if ids else None) as count:
-                async for _ in redrive(broker, letters, to=to, rate=rate, done=done):
-                    count(1)
-    finally:
-        if json:
-            print_document({"topic": topic, "moved": done.moved, "skipped": done.skipped})
-        else:
-            skipped = f", {done.skipped:,} skipped" if done.skipped else ""
-            print(f"redrove {done.moved:,} dead letters of {safe(topic)}{skipped}")
+    url: str, topic: str, ids: set[str], *, to: str | None, rate: float | None, dry_run: bool
+) -> RedriveReport:
+    async with open_broker(url, look_only=dry_run, create=False) as broker:
+        letters = DeadLetters(broker, topic)
+        for each in ids:
+            if await letters.get(each) is None:
+                raise NotFoundError(f"no dead letter {each!a} on {topic}")
+        with counting("redriving", len(ids) or None) as count:
+
+            def wanted(letter: Letter) -> bool:
+                chosen = not ids or letter.id in ids or letter.message.id in ids
+                count(chosen)
+                return chosen
+
+            return await letters.redrive(where=wanted, to=to, rate=rate, dry_run=dry_run)
 
 
-async def _each(letters: list[Letter]) -> AsyncIterator[Letter]:
-    for letter in letters:
-        yield letter
+def _facts(letter: Letter) -> dict[str, Any]:
+    """A letter for JSON: its record, and the message as it is stored."""
+    position = letter.position
+    stored = Stored(position.source if position else "", position.value if position else 0, letter.message)
+    return {
+        "id": letter.id,
+        "source": letter.source,
+        "group": letter.group,
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "reason": letter.reason,
+        "time": letter.time,
+        "first": letter.first,
+        "last": letter.last,
+        "passes": letter.passes,
+        "message": stored.facts(),
+    }
+
+
+def _group_facts(group: ErrorGroup) -> dict[str, Any]:
+    return {
+        "error": group.error,
+        "reason": group.reason,
+        "letters": group.count,
+        "first": group.first,
+        "last": group.last,
+        "example": group.example.id,
+    }

@@ -19,7 +19,7 @@ import typer
 
 from headrace.cli.exits import ExitCode, message_of_error
 from headrace.cli.opening import open_streams, run
-from headrace.cli.options import DEFAULT_URL, Json, Url, is_directory
+from headrace.cli.options import DEFAULT_URL, Json, Url, directory_of, is_directory
 from headrace.cli.output import console, print_document, safe
 from headrace.core.errors import HeadraceError
 
@@ -59,9 +59,10 @@ def doctor(
     """Check the machine and the store: versions, directory, file system, sync rate, every stored message."""
     findings = list(_machine())
     if is_directory(url):
-        findings += _directory(Path(url))
-        if verify and _is_store(Path(url)):
-            findings.append(_verify(url))
+        path = directory_of(url, "doctor")
+        findings += _directory(path)
+        if verify and _is_store(path):
+            findings.append(_verify(path))
     else:
         findings.append(_connection(url))
     healthy = all(finding.verdict is not Verdict.BAD for finding in findings)
@@ -168,12 +169,12 @@ def _sync_rate(path: Path) -> Finding:
     return Finding("sync", Verdict.GOOD, text)
 
 
-def _verify(url: str) -> Finding:
+def _verify(path: Path) -> Finding:
     from headrace.embedded import verify
 
     try:
         with console(err=True).status("verifying"):
-            report = run(verify(url))
+            report = run(verify(path))
     except (HeadraceError, OSError) as error:
         return Finding("store", Verdict.BAD, message_of_error(error))
     if report.ok:

@@ -48,7 +48,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
 
 def message_of_error(error: BaseException) -> str:
     """One line that says what went wrong; an error nobody planned for is named as such."""
-    text = " ".join(str(error).split())
+    notes: list[str] = getattr(error, "__notes__", [])
+    text = " ".join("; ".join((str(error), *notes)).split())
     if isinstance(error, HeadraceError):
         return text
     if isinstance(error, OSError):

@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -16,6 +17,7 @@ __all__ = ["DEFAULT_URL", "Json", "Url", "Yes", "confirm", "directory_of", "dura
 
 DEFAULT_URL = "./data"
 MEMORY = ":memory:"
+_FILE = "file://"
 
 Url = Annotated[
     str,
@@ -47,14 +49,14 @@ def duration_of(text: str | None, option: str) -> timedelta | None:
 
 def is_directory(url: str) -> bool:
     """Whether this URL is a directory on this machine, as `connect` reads it."""
-    return "://" not in url and url != MEMORY
+    return url != MEMORY and ("://" not in url or url.startswith(_FILE))
 
 
 def directory_of(url: str, command: str) -> Path:
     """The directory that `url` names; ``ConfigError`` where it names something else."""
     if not is_directory(url):
         raise ConfigError(f"{command} works on a directory, got --url {url!a}")
-    return Path(url)
+    return Path(unquote(urlsplit(url).path) if url.startswith(_FILE) else url)
 
 
 def confirm(question: str, *, yes: bool) -> None:

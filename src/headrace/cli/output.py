@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 from rich import box
@@ -67,7 +67,7 @@ def cell(value: object) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, list | tuple):
-        return ", ".join(cell(item) for item in value) or "-"  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return ", ".join(cell(item) for item in cast("Sequence[object]", value)) or "-"
     return safe(str(value))
 
 
@@ -114,9 +114,9 @@ def builtins_of(value: object) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {str(name): builtins_of(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {str(name): builtins_of(item) for name, item in cast("Mapping[object, object]", value).items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [builtins_of(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [builtins_of(item) for item in cast("Iterable[object]", value)]
     if isinstance(value, msgspec.Struct):
         return {name: builtins_of(getattr(value, name)) for name in value.__struct_fields__}
     if is_dataclass(value):
@@ -127,7 +127,7 @@ def builtins_of(value: object) -> Any:
 class Counter(Protocol):
     """Told how far long work has come."""
 
-    def __call__(self, amount: int) -> None:
+    def __call__(self, amount: int, /) -> None:
         """So much more is done."""
         ...
 
@@ -142,8 +142,8 @@ def counting(what: str, total: int | None, *, in_bytes: bool = False) -> Generat
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     with Progress(*columns, console=console(err=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.advance(task, done)
+        yield lambda amount, /: progress.advance(task, amount)
 
 
-def _nothing(amount: int) -> None:
+def _nothing(_: int, /) -> None:
     """Nobody looks."""

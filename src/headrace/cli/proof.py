@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import msgspec
 
 from headrace.cli.history import Commit
-from headrace.cli.letters import letters_of
 from headrace.cli.messages import read_topic
 from headrace.streams.api import StreamManager
 
@@ -72,8 +71,8 @@ async def read_ledger(streams: StreamManager) -> Ledger:
     async for event in read_topic(streams, COMMITS):
         ledger.published.add(commit_of(event.message.body).id)
     await _read_records(streams, ledger)
-    async for letter in letters_of(streams, DEAD):
-        ledger.dead.add(commit_of(letter.stored.message.body).id)
+    async for letter in read_topic(streams, DEAD):
+        ledger.dead.add(commit_of(letter.message.body).id)
     ledger.dead -= ledger.handled
     return ledger
 

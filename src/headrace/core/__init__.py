@@ -1,1 +1,1 @@
-"""TODO door."""
+"""The contracts that everybody shares: messages, deliveries, brokers, errors, time. No I/O, no engine."""

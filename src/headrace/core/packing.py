@@ -77,7 +77,7 @@ def _checked(items: list[object]) -> list[tuple[int, str, Value]]:
         position, name, value = cast("list[object]", item)
         if isinstance(position, bool) or not isinstance(position, int) or position <= last:
             raise ValueError("positions ascend")
-        if not isinstance(name, str) or not name or not isinstance(value, str):
+        if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("name and value are texts")
         last = position
         entries.append((position, name, value_of_bytes(base64.b64decode(value.encode("ascii"), validate=True))))

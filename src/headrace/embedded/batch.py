@@ -28,6 +28,8 @@ class Batch:
         self.routes = routes
         self.now = now
         self.failed_keys = failed_keys
+        self.earliest: int | None = None
+        """When the first of these messages expires."""
         routes.begin(connection)
 
     def store(self, entries: list[Entry], results: list[Result]) -> None:
@@ -151,6 +153,9 @@ class Batch:
             return
         grown = [route for route in run.touched if route.count]
         if run.rows:
+            if run.max_age is not None or record.config.allow_message_ttl:
+                times = [row[3] for row in run.rows if row[3] is not None]
+                self.earliest = min(times if self.earliest is None else [*times, self.earliest], default=None)
             connection.executemany(f"INSERT INTO msg_{record.id} VALUES(?,?,?,?,?,?,?)", run.rows)
             self._subjects(run, grown)
         if run.fresh:

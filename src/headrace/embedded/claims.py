@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from headrace.embedded.batch import checksum
+from headrace.embedded.run import checksum
 from headrace.embedded.catalog import no_such_stream, subject_name
 from headrace.embedded.counts import outstanding, sweep
 from headrace.embedded.errors import CorruptedError
@@ -68,7 +68,7 @@ class Claimer:
             known = connection.execute("SELECT 1 FROM stream WHERE name = ?", (stream,)).fetchone()
             raise ConsumerDeletedError("the consumer was deleted") if known else no_such_stream(stream)
         self.row: ConsumerRow = row
-        self.settings: Settings = settings_of(row.id, row.config)
+        self.settings: Settings = settings_of(row.config)
         self.exhausted: list[tuple[int, int]] = []
         """(sequence, deliveries) of messages that were delivered as often as allowed."""
         self.first_seq, self.last_seq, self._msgs, self.many = found
@@ -80,7 +80,7 @@ class Claimer:
         self._check = check
         self._table = f"msg_{row.stream}"
         self._body = "length(data)" if self.settings.headers_only else "data"
-        self._before = (row.delivered_c, row.scanned)
+        self._before = (row.delivered_c, row.scanned, row.floor_c)
 
     def serve(self, requests: Sequence[Request]) -> None:
         """First come, first served; what is left over stays empty."""
@@ -99,7 +99,7 @@ class Claimer:
         if self.settings.ack_none:
             row.floor_c, row.floor_s = row.delivered_c, row.delivered_s
         inactive = row.inactive
-        if (row.delivered_c, row.scanned) != self._before or (inactive and self._now - row.active > inactive // 4):
+        if (row.delivered_c, row.scanned, row.floor_c) != self._before or (inactive and self._now - row.active > inactive // 4):
             row.active = self._now
             save(self._connection, row)
 
@@ -192,7 +192,8 @@ class Claimer:
         claim.first_c, claim.count, claim.left = row.delivered_c + 1, count, count
         row.delivered_c += count
         row.delivered_s = hi
-        row.scanned = max(row.scanned, hi)
+        if row.snapshot is None:
+            row.scanned = max(row.scanned, hi)
         self._mark(claim)
         if not settings.ack_none:
             self._lease(claim, hi, [stored[0] for stored in rows])
@@ -234,7 +235,13 @@ class Claimer:
         start = max(row.scanned, row.delivered_s)
         if start >= self.last_seq:
             return []
-        ids = self.settings.filter.refresh(self._connection) if self.settings.filter else None
+        chosen = row.chosen
+        if chosen:
+            rows = self._chosen_rows(chosen, limit)
+            if rows:
+                return rows
+            row.scanned = start = chosen[-1]
+        ids = self.settings.filter.ids(self._connection) if self.settings.filter else None
         columns = f"seq, ts, subject, headers, {self._body}, crc"
         visible = "(expires IS NULL OR expires > ?)"
         if ids is None:
@@ -251,6 +258,14 @@ class Claimer:
         if len(rows) < limit and ids is not None:
             row.scanned = self.last_seq
         return rows
+
+    def _chosen_rows(self, chosen: Sequence[int], limit: int) -> list[Any]:
+        """The newest per subject as of the consumer's creation, as far as they are still there."""
+        return self._connection.execute(
+            f"SELECT seq, ts, subject, headers, {self._body}, crc FROM {self._table} "
+            "WHERE seq IN (SELECT value FROM json_each(?)) AND (expires IS NULL OR expires > ?) ORDER BY seq LIMIT ?",
+            (str(list(chosen[:-1])), self._wall, limit),
+        ).fetchall()
 
     def _where(self, ids: set[int], start: int, limit: int) -> tuple[str, list[Any]]:
         """By the index where few messages match, else along the messages: each alone is slow for the other case."""

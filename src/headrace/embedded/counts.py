@@ -13,7 +13,7 @@ from headrace.embedded.rows import EXHAUSTED, ConsumerRow, Filter, Leased, Setti
 from headrace.streams.info import ConsumerInfo, SequenceInfo
 from headrace.streams.msg import time_of_ns
 
-__all__ = ["StreamState", "info_of", "num_pending", "outstanding", "state_of", "sweep"]
+__all__ = ["StreamState", "info_of", "num_pending", "outstanding", "pending_of", "state_of", "sweep"]
 
 
 class StreamState(NamedTuple):
@@ -51,7 +51,7 @@ def num_pending(connection: apsw.Connection, state: StreamState, wanted: Filter,
     table = f"msg_{state.id}"
     if after >= state.last_seq:
         return 0
-    ids = wanted.refresh(connection) if wanted else None
+    ids = wanted.ids(connection) if wanted else None
     if ids is not None and not state.many:
         found = connection.execute(f"SELECT subject FROM {table} LIMIT 1").fetchone()
         if found is None or found[0] not in ids:
@@ -73,6 +73,21 @@ def num_pending(connection: apsw.Connection, state: StreamState, wanted: Filter,
     if after - state.first_seq < state.last_seq - after:  # the shorter side is counted
         return state.msgs - _one(connection, f"SELECT count(*) FROM {table} WHERE seq <= ?", (after,))
     return _one(connection, f"SELECT count(*) FROM {table} WHERE seq > ?", (after,))
+
+
+def pending_of(connection: apsw.Connection, state: StreamState, row: ConsumerRow, wall: int) -> int:
+    """How many messages a consumer has before it."""
+    chosen = row.chosen
+    wanted = settings_of(row.config).filter
+    if not chosen:
+        return num_pending(connection, state, wanted, row.delivered_s, wall)
+    snapshot = _one(
+        connection,
+        f"SELECT count(*) FROM msg_{state.id} WHERE seq IN (SELECT value FROM json_each('{list(chosen[:-1])}')) "
+        "AND (expires IS NULL OR expires > ?)",
+        (wall,),
+    )
+    return snapshot + num_pending(connection, state, wanted, chosen[-1], wall)
 
 
 def outstanding(connection: apsw.Connection, consumer_id: int) -> int:
@@ -138,7 +153,7 @@ def info_of(connection: apsw.Connection, row: ConsumerRow, wall: int, waiting: i
     state = state_of(connection, row.stream)
     if state is None:
         return None
-    settings: Settings = settings_of(row.id, row.config)
+    settings: Settings = settings_of(row.config)
     redelivered = "SELECT count(*) FROM pending WHERE consumer = ? AND deliveries > 1"
     return ConsumerInfo(
         stream=state.name,
@@ -150,7 +165,7 @@ def info_of(connection: apsw.Connection, row: ConsumerRow, wall: int, waiting: i
         num_ack_pending=outstanding(connection, row.id),
         num_redelivered=_one(connection, redelivered, (row.id,)),
         num_waiting=waiting,
-        num_pending=num_pending(connection, state, settings.filter, row.delivered_s, wall),
+        num_pending=pending_of(connection, state, row, wall),
     )
 
 

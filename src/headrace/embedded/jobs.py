@@ -12,14 +12,14 @@ import apsw
 from headrace.core.clock import Clock
 from headrace.core.errors import Fault, PublishError, PublishTimeoutError
 from headrace.embedded.batch import Batch
-from headrace.embedded.errors import publish_error
+from headrace.embedded.errors import DiskFullError, publish_error
 from headrace.embedded.run import Entry, Result, Routes
 from headrace.embedded.thread import Job
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError
 from headrace.streams.info import PubAck
 
-__all__ = ["Desk", "ManyJob", "Pending", "PublishJob", "Waiter", "late"]
+__all__ = ["Desk", "ManyJob", "Pending", "PublishJob", "Waiter", "full_disk", "late"]
 
 logger = logging.getLogger(__name__)
 WEIGHT = 839
@@ -50,13 +50,14 @@ class Desk(Protocol):
     """What jobs ask of the publisher."""
 
     routes: Routes
+    on_disk_full: Callable[[], None]
 
     @property
     def store(self) -> Any:
         """The store."""
         ...
 
-    def taken_back(self, weight: int, messages: int, size: int) -> None:
+    def taken_back(self, size: int, messages: int, expires: int | None) -> None:
         """A job was answered."""
         ...
 
@@ -75,6 +76,14 @@ def late(holder: int | None = None) -> PublishTimeoutError:
     return PublishTimeoutError(f"no commit in time{who}; the message may be stored")
 
 
+def full_disk(msg_id: str | None) -> PublishError:
+    """The error of a publish that is refused because the disk is full."""
+    cause = DiskFullError("the disk is full; purge something or make room")
+    made = PublishError(f"not published: {cause}", message_id=msg_id, fault=Fault.UNAVAILABLE)
+    made.__cause__ = cause
+    return made
+
+
 class PublishJob(Job):
     """The single publishes of one turn of the loop."""
 
@@ -90,6 +99,7 @@ class PublishJob(Job):
         self.failed_keys: set[bytes] = set()
         self.timer: asyncio.TimerHandle | None = None
         self.overdue = False
+        self.earliest: int | None = None
 
     def start(self, timeout: float) -> None:
         """Called as it is handed over."""
@@ -109,6 +119,7 @@ class PublishJob(Job):
         batch = Batch(connection, self.desk.routes, self.clock.now_ns(), self.failed_keys)
         batch.store(self.entries, self.results)
         batch.flush()
+        self.earliest = batch.earliest
 
     def done(self) -> None:
         """Answer everybody."""
@@ -123,6 +134,9 @@ class PublishJob(Job):
 
     def failed(self, error: BaseException) -> None:
         """Tell everybody; each gets an exception of their own."""
+        if isinstance(error, DiskFullError):
+            self.desk.on_disk_full()
+        self.earliest = None
         self._end(0)
         for entry, waiter in zip(self.entries, self.waiters, strict=True):
             if not waiter.done():
@@ -131,7 +145,7 @@ class PublishJob(Job):
     def _end(self, messages: int) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        self.desk.taken_back(self.size, messages, self.size)
+        self.desk.taken_back(self.size, messages, self.earliest)
 
     def _late(self) -> None:
         self.overdue = True
@@ -164,6 +178,9 @@ class ManyJob(PublishJob):
 
     def failed(self, error: BaseException) -> None:
         """Each item failed."""
+        if isinstance(error, DiskFullError):
+            self.desk.on_disk_full()
+        self.earliest = None
         self._end(0)
         self._fail_all(lambda entry: publish_error(error, entry.msg_id))
 

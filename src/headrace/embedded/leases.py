@@ -20,8 +20,8 @@ class Claim:
     """
 
     __slots__ = (
-        "acked", "count", "deadline", "dirty", "first_c", "gap_free", "index", "last_seq", "left", "lo", "loose",
-        "owner", "plain", "position", "settings", "until",
+        "acked", "count", "deadline", "dirty", "done", "first_c", "gap_free", "index", "last_seq", "left", "lo",
+        "longer", "loose", "owner", "plain", "position", "settings", "until",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, owner: Any, deadline: int) -> None:
@@ -35,6 +35,10 @@ class Claim:
         self.acked = bytearray()
         self.index: dict[int, int] | None = None
         self.loose: dict[int, tuple[int, int, int]] = {}
+        self.done: set[int] = set()
+        """Settled ones that were more than a byte."""
+        self.longer: dict[int, int] = {}
+        """Deadlines of single messages."""
         self.dirty = False
         self.position = self.last_seq = 0
         self.gap_free = True
@@ -78,3 +82,8 @@ class Payload:
         """(lo, deadline)."""
         self.upto: tuple[int, int] | None = None
         """Ack all: (sequence, consumer sequence)."""
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.leases or self.moved or self.settled or self.naked or self.extended or self.kept or self.upto
+        )

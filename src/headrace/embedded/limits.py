@@ -92,15 +92,21 @@ def trim_ids(connection: apsw.Connection, record: StreamRecord, now: int, added:
     The hand passes half as many rows as were `added`, so a table of random ids stays within three windows.
     """
     table, cutoff = f"dedup_{record.id}", now - window_ns(record.config)
-    connection.execute(
-        f"DELETE FROM {table} WHERE ts <= ? AND msg_id IN (SELECT msg_id FROM {table} ORDER BY msg_id LIMIT ?)",
-        (cutoff, 2 * added),
-    )
+    left = connection.execute(f"SELECT ts FROM {table} ORDER BY msg_id LIMIT 1").fetchone()
+    if left is not None and left[0] <= cutoff:
+        _trim(connection, table, cutoff, "", 2 * added)
     (hand,) = connection.execute("SELECT hand FROM stream WHERE id = ?", (record.id,)).fetchone() or ("",)
+    reached = _trim(connection, table, cutoff, hand, added // 2 + 1)
+    if reached != hand:
+        connection.execute("UPDATE stream SET hand = ? WHERE id = ?", (reached, record.id))
+
+
+def _trim(connection: apsw.Connection, table: str, cutoff: int, after: str, count: int) -> str:
+    """Look at `count` ids behind `after` and forget the old ones; where that ended (the end begins anew)."""
     (upper,) = connection.execute(
-        f"SELECT max(msg_id) FROM (SELECT msg_id FROM {table} WHERE msg_id > ? ORDER BY msg_id LIMIT ?)",
-        (hand, added // 2 + 1),
+        f"SELECT max(msg_id) FROM (SELECT msg_id FROM {table} WHERE msg_id > ? ORDER BY msg_id LIMIT ?)", (after, count)
     ).fetchone() or (None,)
-    if upper is not None:
-        connection.execute(f"DELETE FROM {table} WHERE msg_id > ? AND msg_id <= ? AND ts <= ?", (hand, upper, cutoff))
-    connection.execute("UPDATE stream SET hand = ? WHERE id = ?", (upper or "", record.id))
+    if upper is None:
+        return ""
+    connection.execute(f"DELETE FROM {table} WHERE msg_id > ? AND msg_id <= ? AND ts <= ?", (after, upper, cutoff))
+    return str(upper)

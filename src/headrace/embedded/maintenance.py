@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import apsw
 from headrace.core.errors import ClosedError, HeadraceError
 from headrace.embedded import advisories
 from headrace.embedded.catalog import streams_all
-from headrace.embedded.errors import DiskFullError
 from headrace.embedded.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
 from headrace.embedded.limits import BATCH, expire, trim_ids
 from headrace.embedded.options import Durability
@@ -34,6 +34,7 @@ class Maintenance:
         self.store = store
         self.full = False
         """Whether the disk is full: publishes are refused until there is space again."""
+        self.tell_full: Callable[[bool], None] = bool
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_at = 0
         self._checkpoint: asyncio.TimerHandle | None = None
@@ -107,6 +108,7 @@ class Maintenance:
         if self.full or path is None:
             return
         self.full = True
+        self.tell_full(True)
         free = _free(path)
         with suppress(OSError):
             (path / RESERVE).unlink(missing_ok=True)
@@ -123,12 +125,8 @@ class Maintenance:
         with suppress(OSError):
             reserve(path, size)
         self.full = False
+        self.tell_full(False)
         self.store.advise(advisories.DiskRecovered(time=time_of_ns(self.store.now_ns())))
-
-    def refuse_if_full(self) -> None:
-        """``DiskFullError`` while the disk is full."""
-        if self.full:
-            raise DiskFullError("the disk is full; purge something or make room")
 
     def _spawn(self, work: Any) -> None:
         if self.store.closed:

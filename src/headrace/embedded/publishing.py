@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from headrace.core.errors import BrokerTimeoutError, ClosedError
 from headrace.core.headers import HeadersLike
 from headrace.embedded.entries import entry_of, size_of
-from headrace.embedded.jobs import ManyJob, Pending, PublishJob, Waiter, late
+from headrace.embedded.jobs import ManyJob, Pending, PublishJob, Waiter, full_disk, late
 from headrace.embedded.run import Entry, Result, Routes
 from headrace.embedded.store import Store
 from headrace.streams.config import StreamMessage, StreamPublishOptions
@@ -34,6 +34,11 @@ class Publisher:
         self.outstanding = 0
         """Answers of `publish_async` that are not there yet."""
         self.messages = self.bytes = 0
+        self.on_expiry: Callable[[int], None] = int
+        """Told when the first message of a commit expires; the room sets it."""
+        self.on_disk_full: Callable[[], None] = _nothing
+        """Told when a commit found the disk full; the room sets it."""
+        self.disk_full = False
         options = store.options
         self._most_bytes = options.max_pending_bytes
         self._most_outstanding = options.max_pending
@@ -54,6 +59,7 @@ class Publisher:
         entry = entry_of(self.store.options, subject, data, headers, msg_id, order_key, options)
         attempts = 0
         while True:
+            self._refuse_if_full(msg_id)
             if self.pending_bytes > self._most_bytes:
                 await self._wait_for_room()
             future: asyncio.Future[PubAck] = self.store.loop.create_future()
@@ -79,6 +85,8 @@ class Publisher:
     async def publish_many(self, messages: Sequence[StreamMessage]) -> list[Result]:
         """One result per message, in order; nothing of an order key is stored behind a failed message of it."""
         self.store.check_writable()
+        if self.disk_full:
+            return [full_disk(message.msg_id) for message in messages]
         failed_keys: set[bytes] = set()
         jobs: list[ManyJob] = []
         place = 0
@@ -113,6 +121,7 @@ class Publisher:
         entry = entry_of(
             self.store.options, message.subject, message.data, message.headers, message.msg_id, message.order_key, options
         )
+        self._refuse_if_full(message.msg_id)
         if self.outstanding >= self._most_outstanding or self._slots:
             await self._wait_for_slot(options)
         self.outstanding += 1
@@ -147,9 +156,11 @@ class Publisher:
             self._none_outstanding.set()
         _wake_first(self._slots)
 
-    def taken_back(self, weight: int, messages: int, size: int) -> None:
-        """A job was answered."""
-        self.pending_bytes -= weight
+    def taken_back(self, size: int, messages: int, expires: int | None) -> None:
+        """A job was answered; the first of its messages goes at `expires`."""
+        self.pending_bytes -= size
+        if expires is not None:
+            self.on_expiry(expires)
         self.messages += messages
         self.bytes += size
         while self._room and self.pending_bytes <= self._most_bytes and _wake_first(self._room):
@@ -161,6 +172,10 @@ class Publisher:
         for waiter in (*self._room, *self._slots):
             if not waiter.done():
                 waiter.set_exception(ClosedError("the store was closed"))
+
+    def _refuse_if_full(self, msg_id: str | None) -> None:
+        if self.disk_full:
+            raise full_disk(msg_id)
 
     def _add(self, entry: Entry, waiter: Waiter) -> None:
         job = self._open
@@ -235,3 +250,7 @@ def _wake_first(waiters: deque[asyncio.Future[None]]) -> bool:
             waiter.set_result(None)
             return True
     return False
+
+
+def _nothing() -> None:
+    return

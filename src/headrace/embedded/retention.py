@@ -32,8 +32,8 @@ def releases(connection: apsw.Connection, stream_id: int) -> bool:
 
 def wanted(connection: apsw.Connection, stream_id: int, subject: str) -> bool:
     """Whether a consumer of the stream wants messages on this subject: interest streams store nothing else."""
-    rows = connection.execute("SELECT id, config FROM consumer WHERE stream = ?", (stream_id,))
-    return any(settings_of(id_, config).filter.matches(subject) for id_, config in rows)
+    rows = connection.execute("SELECT config FROM consumer WHERE stream = ?", (stream_id,))
+    return any(settings_of(config).filter.matches(subject) for (config,) in rows)
 
 
 def unneeded(connection: apsw.Connection, stream_id: int, sequences: Iterable[int]) -> list[int]:
@@ -84,7 +84,7 @@ class _Needs:
 
     def __init__(self, connection: apsw.Connection, row: ConsumerRow) -> None:
         self._row = row
-        self._settings: Settings = settings_of(row.id, row.config)
+        self._settings: Settings = settings_of(row.config)
         self._held: set[int] = set()
         for lease in leases_of(connection, row.id):
             self._held.update(sequence for _, sequence in lease.unsettled())

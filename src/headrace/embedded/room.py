@@ -27,8 +27,14 @@ class Room:
         self.consumers = ConsumerRoom(store)
         self.publisher = Publisher(store)
         self.maintenance = Maintenance(store)
+        self.publisher.on_expiry = self.maintenance.expires_at
+        self.publisher.on_disk_full = self.maintenance.disk_full
+        self.maintenance.tell_full = self._tell_full
         self.calls = self.errors = 0
         self._timeout = store.options.seconds("timeout")
+
+    def _tell_full(self, full: bool) -> None:  # noqa: FBT001  (the one fact)
+        self.publisher.disk_full = full
 
     async def read(self, function: Callable[[apsw.Connection], T]) -> T:
         """Its result in a read transaction."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import apsw
 import msgspec
@@ -33,7 +34,8 @@ __all__ = [
 EXHAUSTED = 1 << 62
 """``pending.due`` of a message that was delivered as often as allowed: never due again."""
 _COLUMNS = (
-    "id, stream, name, config, created, delivered_c, delivered_s, floor_c, floor_s, active, inactive, since, scanned"
+    "id, stream, name, config, created, delivered_c, delivered_s, floor_c, floor_s, active, inactive, since, scanned, "
+    "snapshot"
 )
 
 
@@ -45,14 +47,12 @@ def nanoseconds(value: Duration | None) -> int | None:
 
 
 class Filter:
-    """Which subjects a consumer wants. The ids found so far are kept; only subjects made since are looked at."""
+    """Which subjects a consumer wants."""
 
-    __slots__ = ("_upto", "ids", "patterns")
+    __slots__ = ("patterns",)
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self.patterns = () if ">" in patterns else patterns
-        self.ids: set[int] = set()
-        self._upto = 0
 
     def __bool__(self) -> bool:
         return bool(self.patterns)
@@ -61,16 +61,23 @@ class Filter:
         """Whether it lets a message on this subject through."""
         return not self.patterns or any(matches(pattern, subject) for pattern in self.patterns)
 
-    def refresh(self, connection: apsw.Connection) -> set[int]:
-        """Ids of all subjects that match."""
-        upto = connection.execute("SELECT coalesce(max(id), 0) FROM subject").fetchone()[0]
-        if upto != self._upto:
-            if upto < self._upto:  # a transaction that made subjects was taken back
-                self.ids, self._upto = set(), 0
-            rows = connection.execute("SELECT id, name FROM subject WHERE id > ?", (self._upto,))
-            self.ids.update(id_ for id_, name in rows if self.matches(name))
-            self._upto = upto
-        return self.ids
+    def ids(self, connection: apsw.Connection) -> set[int]:
+        """Ids of all subjects that match. Those found are kept; only subjects made since are looked at."""
+        known = _found.get(connection)
+        if known is None:
+            known = _found.setdefault(connection, {})
+        upto, ids = known.get(self.patterns) or (0, set[int]())
+        last = connection.execute("SELECT coalesce(max(id), 0) FROM subject").fetchone()[0]
+        if last != upto:
+            if last < upto:  # a transaction that made subjects was taken back
+                upto, ids = 0, set[int]()
+            rows = connection.execute("SELECT id, name FROM subject WHERE id > ?", (upto,))
+            ids.update(id_ for id_, name in rows if self.matches(name))
+            known[self.patterns] = (last, ids)
+        return ids
+
+
+_found: WeakKeyDictionary[apsw.Connection, dict[tuple[str, ...], tuple[int, set[int]]]] = WeakKeyDictionary()
 
 
 class Settings:
@@ -117,6 +124,16 @@ class ConsumerRow(msgspec.Struct):
     """Messages up to here were never this consumer's: it began, or its filters changed, behind them."""
     scanned: int
     """No message up to here matches and is undelivered; saves looking at them again."""
+    snapshot: bytes | None = None
+    """Last per subject: the chosen sequences, and behind them the last one of the stream as of then."""
+
+    @property
+    def chosen(self) -> Sequence[int]:
+        """The sequences of the snapshot that are not delivered yet, and its end; empty once it is behind us."""
+        if self.snapshot is None:
+            return ()
+        chosen = memoryview(self.snapshot).cast("q")
+        return () if self.scanned >= chosen[-1] else [each for each in chosen[:-1] if each > self.delivered_s] + [chosen[-1]]
 
 
 class Leased(msgspec.Struct, gc=False):
@@ -148,8 +165,8 @@ class Leased(msgspec.Struct, gc=False):
 
 
 @lru_cache(maxsize=4096)
-def settings_of(consumer_id: int, text: str) -> Settings:
-    """The settings of a stored config; cached per consumer, because a filter remembers what it saw."""
+def settings_of(text: str) -> Settings:
+    """The settings of a stored config."""
     return Settings(text)
 
 

@@ -34,7 +34,8 @@ CONSUMERS = """
 CREATE TABLE consumer(
     id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL, name TEXT NOT NULL, config TEXT NOT NULL, created INTEGER NOT NULL,
     delivered_c INTEGER NOT NULL, delivered_s INTEGER NOT NULL, floor_c INTEGER NOT NULL, floor_s INTEGER NOT NULL,
-    active INTEGER NOT NULL, inactive INTEGER, since INTEGER NOT NULL, scanned INTEGER NOT NULL, UNIQUE(stream, name));
+    active INTEGER NOT NULL, inactive INTEGER, since INTEGER NOT NULL, scanned INTEGER NOT NULL,
+    snapshot BLOB, UNIQUE(stream, name));
 CREATE TABLE lease(
     consumer INTEGER NOT NULL, lo INTEGER NOT NULL, hi INTEGER NOT NULL, first_c INTEGER NOT NULL, owner INTEGER NOT NULL,
     deadline INTEGER NOT NULL, open INTEGER NOT NULL, seqs BLOB, acked BLOB, PRIMARY KEY(consumer, lo)) WITHOUT ROWID;

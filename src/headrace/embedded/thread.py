@@ -211,8 +211,12 @@ class DatabaseThread:
             try:
                 job.run(self.connection)
             except Exception as error:  # noqa: BLE001  (handed to its caller)
-                group.append((job, error))
+                group.append((job, translated(error)))
+                if isinstance(error, _FATAL):
+                    raise  # the file failed, not the job
                 self.connection.execute("ROLLBACK TO job")
+                if self.on_rollback is not None:
+                    self.on_rollback()
             else:
                 group.append((job, None))
             self.connection.execute("RELEASE job")

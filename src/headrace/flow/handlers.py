@@ -234,7 +234,8 @@ class Threads:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="headrace-handler")
         # A copy: the message's own context cannot be entered while its coroutine is inside it.
-        work = asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, call, delivery)
+        inside = copy_context()
+        work = asyncio.get_running_loop().run_in_executor(self._pool, lambda: inside.run(call, delivery))
         self.clock.begin()
         try:
             # A thread cannot be stopped: a cancelled run lasts until the function returns, and if it returned, the

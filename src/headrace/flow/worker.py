@@ -220,6 +220,7 @@ class Worker:
         return self._life
 
     async def _live(self) -> None:
+        """From open to closed. What ended it is kept: a task that raises SystemExit would tear the loop down."""
         try:
             async with AsyncExitStack() as stack:
                 await self._open(stack)
@@ -230,13 +231,13 @@ class Worker:
         except asyncio.CancelledError:
             if not self._drain.late:
                 raise
+        except BaseException as error:  # noqa: BLE001  (kept, and raised by `_join`)
+            self._fail(error)
         finally:
             self._drain.end()
             self._threads.close()
-        if self._error is not None:
-            raise self._error
-        if self._drain.late:
-            raise TimeoutError("handlers still ran when the time for the shutdown was over")
+        if self._error is None and self._drain.late:
+            self._error = TimeoutError("handlers still ran when the time for the shutdown was over")
 
     async def _open(self, stack: AsyncExitStack) -> None:
         if isinstance(self._on_exhausted, DeadLetter):
@@ -286,13 +287,14 @@ class Worker:
             except asyncio.CancelledError as error:
                 cancelled = error
                 self._stop(0.0)
-        if cancelled is None:
-            life.result()
-        else:
-            raise cancelled from (None if life.cancelled() else life.exception())
+        if cancelled is not None:
+            raise cancelled from self._error
+        life.result()
+        if self._error is not None:
+            raise self._error
 
     def _end_block(self, life: asyncio.Task[None]) -> None:
-        if self._block is not None and not life.cancelled() and life.exception() is not None:
+        if self._block is not None and (life.cancelled() or self._error is not None):
             self._block_cancelled = True
             self._block.cancel()
 

@@ -94,7 +94,7 @@ class MessageBatch:
         if self.reason is None:
             self.reason = FetchReason.EXPIRED
         session, self._session = self._session, None
-        while self._ready and session is not None:
+        while self._ready:
             self._ready.popleft().settle(RELEASE)
         if session is not None:
             await session.aclose()

@@ -45,6 +45,7 @@ class StreamSubscription:
         self._last = consumer.cached_info.delivered.stream
         self._waiting: dict[Msg, None] = {}
         self._running: set[Msg] = set()
+        self._lost: set[Msg] = set()
         self._owners: dict[Msg, PullSession] = {}
         self._room: asyncio.Future[None] | None = None
         self._pulling = False
@@ -81,6 +82,7 @@ class StreamSubscription:
         msg: Msg = delivery.token
         if self._closed or not self._session_of(msg).alive(msg):
             self._forget(msg)
+            self._lost.add(msg)
             return False
         if msg in self._waiting:
             del self._waiting[msg]
@@ -136,7 +138,9 @@ class StreamSubscription:
     async def backlog(self) -> int:
         """Pending and unsettled messages of the group that are not held here."""
         info = await self._consumer.info()
-        return max(0, info.num_pending + info.num_ack_pending - self._session.held)
+        # What it holds no more because a lease ran out is somebody's work again: it must be counted.
+        lost = len(self._lost) + sum(not self._session_of(msg).alive(msg) for msg in (*self._waiting, *self._running))
+        return max(0, info.num_pending + info.num_ack_pending - max(0, self._session.held - lost))
 
     async def aclose(self) -> None:
         """Give back in order what was never started, confirm what is settled, end. Twice is fine."""
@@ -188,8 +192,10 @@ class StreamSubscription:
     def _forget(self, msg: Msg) -> None:
         if msg in self._running:
             self._running.discard(msg)
+        elif msg in self._waiting:
+            del self._waiting[msg]
         else:
-            self._waiting.pop(msg, None)
+            self._lost.discard(msg)
         if self._owners:
             self._owners.pop(msg, None)
         if self._room is not None:

@@ -32,6 +32,7 @@ _KEY_SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 _KEY_PLAIN = re.compile(rb"[!-$&-~]*\Z")
 _NAME = re.compile(r"[!-9;-~]+\Z")
 _BAD_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_NUMBER = re.compile(rb"-?[0-9]{1,19}\Z")  # what 64 bits hold: a foreign publisher's 10**30 is no time
 _PACKED_LOWER = PACKED.lower().encode()
 
 
@@ -60,15 +61,15 @@ def decode(topic: str, body: bytes, block: bytes, *, stream: str, sequence: int,
             return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
         if parts[1].startswith(_TIME_START):
             key = None
-            time_ns = int(parts[1][_TIME_AT:])
+            time_ns = _number(parts[1][_TIME_AT:])
             rest = parts[2] if count == 3 else b"%b\r\n%b" % (parts[2], parts[3])
         elif count == 4 and parts[1].startswith(_KEY_START) and parts[2].startswith(_TIME_START):
             key = _unescaped(parts[1][_KEY_AT:])
-            time_ns = int(parts[2][_TIME_AT:])
+            time_ns = _number(parts[2][_TIME_AT:])
             rest = parts[3]
         else:
             return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
-        if rest and _is_mixed(rest):
+        if time_ns is None or (rest and _is_mixed(rest)):
             return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
         message_id = _cut(parts[0][_ID_AT:].decode(), topic)
     except ValueError:
@@ -124,7 +125,7 @@ def _cut(message_id: str, topic: str) -> str:
 
 
 def _number(raw: bytes) -> int | None:
-    return int(raw) if raw.isdigit() and len(raw) < 20 else None
+    return int(raw) if _NUMBER.match(raw) else None
 
 
 def _escaped(key: bytes) -> bytes:

@@ -50,6 +50,7 @@ class ScriptedBroker:
         self.declared: list[str] = []
         self.options: list[PublishOptions | None] = []
         self.refuse: list[Exception] = []
+        self.lost: set[str] = set()
         self.subscriptions: list[ScriptedSubscription] = []
 
     async def declare(self, topic: str, options: TopicOptions = TopicOptions()) -> None:
@@ -83,7 +84,7 @@ class ScriptedBroker:
 
     @asynccontextmanager
     async def _open(self, topics: Sequence[str], options: SubscribeOptions) -> AsyncIterator[ScriptedSubscription]:
-        subscription = ScriptedSubscription(topics, options)
+        subscription = ScriptedSubscription(topics, options, self.lost)
         self.subscriptions.append(subscription)
         for topic in topics:
             for message in self.stored[topic]:
@@ -98,7 +99,7 @@ class ScriptedBroker:
 class ScriptedSubscription:
     """One member; what it hands back comes to it again."""
 
-    def __init__(self, topics: Sequence[str], options: SubscribeOptions) -> None:
+    def __init__(self, topics: Sequence[str], options: SubscribeOptions, lost: set[str]) -> None:
         self.topics = topics
         self.options = options
         self.group = options.group
@@ -107,7 +108,7 @@ class ScriptedSubscription:
         self.available: list[Delivery] = []
         self.counts: dict[int, int] = {}
         self.settled: list[tuple[str, Outcome]] = []
-        self.lost: set[str] = set()
+        self.lost = lost
         self.log: list[str] = []
         self.pulls: list[int] = []
         self.keeps = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -157,19 +158,18 @@ class _Zstd:
 
 
 def _lz4() -> Any:
-    try:
-        import lz4.frame  # noqa: PLC0415  (an extra)
-    except ImportError as error:
-        raise ConfigError(f"lz4 is missing: {_INSTALL}") from error
-    return lz4.frame
+    return _driver("lz4.frame", "lz4")
 
 
 def _zstandard() -> Any:
+    return _driver("zstandard", "zstandard")
+
+
+def _driver(module: str, package: str) -> Any:
     try:
-        import zstandard  # noqa: PLC0415  (an extra)
+        return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"zstandard is missing: {_INSTALL}") from error
-    return zstandard
+        raise ConfigError(f"{package} is missing: {_INSTALL}") from error
 
 
 CODINGS: dict[str, Coding] = {"gzip": _Gzip(), "lz4": _Lz4(), "zstd": _Zstd()}

@@ -1,0 +1,40 @@
+"""Court: hands stores to the judge, which sits in a process of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FILES = ("streams.db", "streams.db-wal", "consumers.db", "consumers.db-wal")
+
+
+class Court:
+    """``with Court() as court: court.judge(directory, {sequence: body})`` gives what is wrong."""
+
+    def __enter__(self):
+        judge = Path(__file__).with_name("judge.py")
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", str(judge)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def judge(self, directory, acknowledged):
+        case = {"directory": str(directory), "acknowledged": acknowledged}
+        self.process.stdin.write(json.dumps(case) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def judge_copy(self, directory, acknowledged):
+        """The same on a copy, so that the judge's recovery does not help the engine."""
+        with tempfile.TemporaryDirectory(prefix="headrace-court-") as copy:
+            for name in FILES:
+                if (Path(directory) / name).exists():
+                    shutil.copyfile(Path(directory) / name, Path(copy) / name)
+            return self.judge(copy, acknowledged)

@@ -1,0 +1,55 @@
+"""The judge of the fault tests. Knows the files, not the engine: plain sqlite3, in a process of its own.
+
+``python judge.py`` reads one JSON line per case, {"directory", "acknowledged": {sequence: body}}, and answers with one:
+a list of what is wrong. It runs where the engine does not run (any more): opening a WAL recovers it.
+"""
+
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+
+def judge(directory, acknowledged):
+    """What is wrong with the store: damage, acknowledged messages lost or changed, consumers ahead of the stream."""
+    wrong = []
+    last = 0
+    try:
+        with closing(sqlite3.connect(Path(directory) / "streams.db")) as streams:
+            wrong += integrity(streams, "streams.db")
+            stored = {}
+            for stream, newest in streams.execute("SELECT id, last_seq FROM stream").fetchall():
+                rows = streams.execute(f"SELECT seq, data FROM msg_{int(stream)}").fetchall()
+                stored |= {sequence: bytes(data) for sequence, data in rows}
+                last = max(last, newest)
+                wrong += [f"sequence {sequence} is above last_seq {newest}" for sequence, _ in rows if sequence > newest]
+        for sequence, body in acknowledged.items():
+            found = stored.get(int(sequence))
+            if found is None:
+                wrong.append(f"lost: {sequence} was acknowledged")
+            elif found != body.encode():
+                wrong.append(f"changed: {sequence} was {body!r} and is {found[:40]!r}")
+        with closing(sqlite3.connect(Path(directory) / "consumers.db")) as consumers:
+            wrong += integrity(consumers, "consumers.db")
+            for name, delivered in consumers.execute("SELECT name, delivered_s FROM consumer"):
+                if delivered > last:
+                    wrong.append(f"consumer {name} is at {delivered}, the stream at {last}")
+    except sqlite3.Error as error:
+        wrong.append(f"{type(error).__name__}: {error}")
+    return wrong
+
+
+def integrity(connection, name):
+    found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+    return [] if found == ["ok"] else [f"{name}: {found[:3]}"]
+
+
+def main():
+    for line in sys.stdin:
+        case = json.loads(line)
+        print(json.dumps(judge(case["directory"], case["acknowledged"])), flush=True)
+
+
+if __name__ == "__main__":
+    main()
