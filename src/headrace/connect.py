@@ -96,7 +96,7 @@ def _path_of(url: str) -> str:
 
 
 def _not_built(name: str) -> Callable[[str, Any], Any]:
-    def refuse(url: str, options: Any) -> Any:
+    def refuse(*_: object) -> Any:
         raise UnsupportedError(f"the {name} engine is not built yet in this version of headrace")
 
     return refuse

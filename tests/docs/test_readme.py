@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -46,7 +49,8 @@ def test_hello_world_killed_and_restarted_loses_nothing(tmp_path: Path) -> None:
     assert (process.returncode, error) == (0, "")
 
 
-def test_the_handling_example_is_valid() -> None:
-    namespace: dict[str, object] = {"__name__": "readme"}
-    exec(compile(BLOCKS[1], "README.md", "exec"), namespace)
-    assert callable(namespace["serve"])
+def test_the_handling_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", module)
+    exec(compile(BLOCKS[1], "README.md", "exec"), module.__dict__)
+    assert callable(module.serve)

@@ -52,7 +52,8 @@ class Machine(RuleBasedStateMachine):
         return self.runner.run(coroutine)
 
     async def opened(self):
-        return await embedded.open(self.place).__aenter__()
+        self.context = embedded.open(self.place)
+        return await self.context.__aenter__()
 
     @initialize(
         limit=st.sampled_from([None, 3, 6]),

@@ -256,7 +256,7 @@ class _Lines:
     def __call__(self, scene: _Scene) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_EVERY
-            print("  ".join(f"{name} {value}" for name, value in _numbers(scene).items()), flush=True)
+            print(_line(scene), flush=True)
 
 
 def _numbers(scene: _Scene) -> dict[str, str]:
@@ -270,6 +270,10 @@ def _numbers(scene: _Scene) -> dict[str, str]:
     }
 
 
+def _line(scene: _Scene) -> str:
+    return "  ".join(f"{name} {value}" for name, value in _numbers(scene).items())
+
+
 def _table(scene: _Scene) -> Table:
     table = Table()
     numbers = _numbers(scene)
@@ -280,7 +284,8 @@ def _table(scene: _Scene) -> Table:
 
 
 def _say_hello(repo: Path, place: str, total: int, before: Ledger) -> None:
-    print(f"{total:,} commits in {safe(str(repo.resolve()))}; {_HANDLERS} handlers, one author's commits in order")
+    where = safe(str(repo.resolve()))
+    print(f"{_plural(total, 'commit')} in {where}; {_HANDLERS} handlers, one author's commits in order")
     if before.published:
         done = len(before.handled) + len(before.dead)
         print(f"going on in {safe(place)}: {len(before.published):,} were published, {done:,} are done", flush=True)
@@ -292,20 +297,27 @@ def _say_goodbye(scene: _Scene, after: Ledger, place: str, *, stopped: bool, jso
     if json:
         print_document(_facts(scene, after, stopped=stopped))
         return
-    print("  ".join(f"{name} {value}" for name, value in _numbers(scene).items()))
+    if not sys.stdout.isatty():
+        print(_line(scene))
     if stopped:
         print(f"stopped; {len(after.waiting):,} published commits wait, run it again to go on")
     print(f"proved, from what is stored in {safe(place)}:")
-    parts = f"{len(after.published):,} published = {len(after.handled):,} handled + {len(after.dead):,} dead letters"
+    dead = _plural(len(after.dead), "dead letter")
+    parts = f"{len(after.published):,} published = {len(after.handled):,} handled + {dead}"
     if after.waiting:
         parts += f" + {len(after.waiting):,} {'waiting' if stopped else 'LOST'}"
     print(f"  nothing lost   {parts}{f'; {len(after.invented):,} INVENTED' if after.invented else ''}")
-    print(f"  order kept     {after.authors:,} authors, {after.out_of_order:,} commits handled out of their order")
-    print(f"  one at a time  {scene.overlaps:,} times two commits of one author at once")
+    authors = _plural(after.authors, "author")
+    print(f"  order kept     {authors}, {after.out_of_order:,} of their commits handled out of order")
+    print(f"  one at a time  {scene.overlaps:,} times in this run two commits of one author at once")
     if scene.before:
         print(f"  went on        {scene.before:,} handled by earlier runs; {after.repeated:,} of all handled twice")
     if after.dead:
         print(f"look: headrace dead ls {COMMITS} --url {safe(place)}")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _facts(scene: _Scene, after: Ledger, *, stopped: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.cli.exits import NotFoundError
+from headrace.core.errors import HeadraceError
 
 __all__ = ["Commit", "commits", "count_commits"]
 
@@ -62,6 +64,10 @@ async def commits(repository: Path) -> AsyncGenerator[Commit, None]:
                 commit = _with_file(commit, text)
         if commit is not None:
             yield commit
+        if status := await process.wait():
+            raise HeadraceError(
+                f"git log ended with status {status} in {repository}: the history was not read to its end"
+            )
 
 
 @asynccontextmanager
@@ -88,9 +94,10 @@ async def _git(repository: Path, *arguments: str) -> AsyncGenerator[Process]:
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            if process.returncode is None:
-                process.kill()
+        if process.stdout is not None and not process.stdout.at_eof():
+            # not Process.kill(): that polls first, and so takes the exit status away from the loop's own watcher
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
         await process.communicate()  # takes the rest and closes the pipe
 
 

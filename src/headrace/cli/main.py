@@ -63,12 +63,13 @@ def _ended(error: BaseException) -> int:
 
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else ExitCode.FAILED
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         # whoever read our output has seen enough; nothing more may be written, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
+    if isinstance(error, SystemExit):  # click's own way out
+        code = error.code if isinstance(error.code, int) else ExitCode.FAILED
+        return _fail("interrupted", code) if code == ExitCode.INTERRUPTED else code
     if isinstance(error, typer.Abort):
         return _fail("not done", ExitCode.FAILED)
     if hasattr(error, "format_message"):  # click's own, wherever this typer keeps them

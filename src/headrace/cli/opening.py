@@ -26,7 +26,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def open_broker(url: str, *, look_only: bool = False, create: bool = True) -> AsyncGenerator[Broker]:
     """The broker at `url`. ``look_only``: nothing is written, also beside a running service; it must exist then.
 
-    ``create=False``: neither the store nor a topic is made.
+    ``create=False``: the store must exist too; topics in it are made.
     """
     from headrace.connect import connect
 
@@ -35,7 +35,7 @@ async def open_broker(url: str, *, look_only: bool = False, create: bool = True)
         from headrace.embedded.options import EmbeddedOptions
 
         options = EmbeddedOptions(read_only=look_only, create=False)
-    async with connect(url, options=options, create=create and not look_only) as broker:
+    async with connect(url, options=options, create=not look_only) as broker:
         yield broker
 
 

@@ -62,6 +62,8 @@ def cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, timedelta):
+        return _length(value)
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, Enum):
@@ -69,6 +71,14 @@ def cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(cell(item) for item in cast("Sequence[object]", value)) or "-"
     return safe(str(value))
+
+
+def _length(value: timedelta) -> str:
+    """A length of time in the largest unit that it is whole in, as options take it."""
+    for unit, name in ((timedelta(days=1), "d"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "m")):
+        if value and not value % unit:
+            return f"{value // unit}{name}"
+    return f"{value.total_seconds():g}s"
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

@@ -1,4 +1,4 @@
-"""Acks: how outcomes reach consumers.db. Runs on the consumers thread, in the transaction of the next claim or flush."""
+"""Acks: how outcomes reach consumers.db. On its thread, in the transaction of the next claim or flush."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import apsw
 
 from headrace.embedded.leases import SETTLED, Payload
-from headrace.embedded.rows import EXHAUSTED, ConsumerRow, Leased, Settings, leases_of
+from headrace.embedded.rows import EXHAUSTED, ConsumerRow, Leased, Settings, every, leases_of, one
 
 __all__ = ["Settler", "settle_floor"]
 
@@ -16,8 +16,7 @@ _QUEUE_AGAIN = (
     f"AND due < {EXHAUSTED}"
 )
 _EXTEND = (
-    "UPDATE pending SET due = ? WHERE consumer = ? AND seq = ? AND owner = ? AND queue IS NULL "
-    f"AND due < {EXHAUSTED}"
+    f"UPDATE pending SET due = ? WHERE consumer = ? AND seq = ? AND owner = ? AND queue IS NULL AND due < {EXHAUSTED}"
 )
 _LEASE = "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ? AND lo = ?"
 
@@ -80,7 +79,7 @@ class Settler:
             connection.execute("DELETE FROM lease WHERE consumer = ? AND lo = ?", key)
             if connection.changes():
                 return
-        found = connection.execute(_LEASE, key).fetchone()
+        found = one(connection, _LEASE, key)
         if found is None:
             self._late_lease(lo, acked, sequences, moves, now)
             return
@@ -88,9 +87,7 @@ class Settler:
         disk = lease.acked or bytes(len(acked))
         if self._collect:
             claimed = lease.sequences
-            self.settled += [
-                claimed[place] for place, mark in enumerate(acked) if mark == SETTLED and not disk[place]
-            ]
+            self.settled += [claimed[place] for place, mark in enumerate(acked) if mark == SETTLED and not disk[place]]
         for move in moves:
             place = move[1] - lo if sequences is None else sequences.index(move[1])
             if disk[place]:
@@ -164,7 +161,7 @@ class Settler:
             self._write_lease((row.id, lease.lo), bytes(marks), bytes(marks))
         below = (row.id, sequence)
         if self._collect:
-            rows = connection.execute("SELECT seq FROM pending WHERE consumer = ? AND seq <= ?", below)
+            rows = every(connection, "SELECT seq FROM pending WHERE consumer = ? AND seq <= ?", below)
             self.settled += [found for (found,) in rows]
         connection.execute("DELETE FROM pending WHERE consumer = ? AND seq <= ?", below)
         row.floor_c, row.floor_s = max(row.floor_c, consumer_sequence), sequence
@@ -176,25 +173,22 @@ def settle_floor(connection: apsw.Connection, row: ConsumerRow) -> None:
     It carries the consumer sequence of that message's first delivery, and stands still until a message at it went.
     """
     lowest: tuple[int, int] | None = None
-    found = connection.execute(
+    found = one(
+        connection,
         "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ? ORDER BY lo LIMIT 1",
         (row.id,),
-    ).fetchone()
+    )
     if found is not None:
         lease = Leased(*found)
         for place, sequence in lease.unsettled():
             lowest = (sequence, lease.first_c + place)
             break
     if lowest is None:
-        waiting = connection.execute(
-            f"SELECT 1 FROM pending WHERE consumer = ? AND due < {EXHAUSTED} LIMIT 1", (row.id,)
-        ).fetchone()
+        waiting = one(connection, f"SELECT 1 FROM pending WHERE consumer = ? AND due < {EXHAUSTED} LIMIT 1", (row.id,))
         if waiting is None:
             row.floor_c, row.floor_s = row.delivered_c, row.delivered_s
             return
-    single = connection.execute(
-        "SELECT seq, first_c FROM pending WHERE consumer = ? ORDER BY seq LIMIT 1", (row.id,)
-    ).fetchone()
+    single = one(connection, "SELECT seq, first_c FROM pending WHERE consumer = ? ORDER BY seq LIMIT 1", (row.id,))
     if single is not None and (lowest is None or single[0] < lowest[0]):
         lowest = single
     if lowest is not None and lowest[1] - 1 > row.floor_c:

@@ -59,7 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 async def take(store: Store, file: Path, streams: Sequence[str] | None, *, overwrite: bool) -> BackupReport:
     """Copy `store` into `file`: written aside, synced, renamed."""
-    if file.exists() and not overwrite:
+    if not overwrite and await store.offload(file.exists):
         raise ConfigError(f"file exists: {file}; overwrite=True replaces it")
     aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     taken_at = time_of_ns(store.now_ns())
@@ -132,7 +132,7 @@ def _reduce(aside: Path, streams: Sequence[str] | None) -> tuple[tuple[str, ...]
         records = streams_all(connection)
         unknown = set(streams or ()) - {record.name for record in records}
         if unknown:
-            raise ConfigError(f"streams: there is no {sorted(unknown)[0]!r}")
+            raise ConfigError(f"streams: there is no {min(unknown)!r}")
         dropped = [record for record in records if streams is not None and record.name not in streams]
         with connection:
             for record in dropped:
@@ -145,10 +145,9 @@ def _reduce(aside: Path, streams: Sequence[str] | None) -> tuple[tuple[str, ...]
         connection.execute("PRAGMA journal_mode=DELETE")
         with connection:
             for record in dropped:
+                own = "consumer IN (SELECT id FROM consumer WHERE stream = ?)"
                 for table in ("lease", "pending"):
-                    connection.execute(
-                        f"DELETE FROM {table} WHERE consumer IN (SELECT id FROM consumer WHERE stream = ?)", (record.id,)
-                    )
+                    connection.execute(f"DELETE FROM {table} WHERE {own}", (record.id,))
                 connection.execute("DELETE FROM consumer WHERE stream = ?", (record.id,))
     return tuple(record.name for record in records if record not in dropped), int(messages), str(store_uuid)
 

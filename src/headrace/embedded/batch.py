@@ -52,7 +52,7 @@ class Batch:
                 if msg_id > run.top_id:
                     run.top_id = msg_id
                 elif (first := self._first_of(run, msg_id)) is not None:
-                    append(PubAck(run.name, first, True))  # noqa: FBT003
+                    append(PubAck(run.name, first, True))
                     continue
                 run.fresh[msg_id] = run.seq + 1
             run.seq = seq = run.seq + 1

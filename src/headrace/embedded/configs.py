@@ -1,4 +1,4 @@
-"""Stream configs as this engine takes them: what it cannot do is refused aloud, what may change, and what is a default."""
+"""Stream configs as this engine takes them: what it lacks is refused aloud; what may change, what is a default."""
 
 from __future__ import annotations
 

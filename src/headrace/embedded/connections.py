@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import apsw
 
 from headrace.core.errors import ConfigError, StoreError
 from headrace.embedded.errors import NotAStoreError, StoreVersionError, SyncFailedError
-from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE, Turnstile, create_file, hold, prepare, reserve
+from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE, Turnstile, create_file, hold, join, prepare, reserve
 from headrace.embedded.options import Durability, EmbeddedOptions
 from headrace.embedded.schema import APPLICATION_ID, CONSUMERS, FORMAT, STREAMS
 
@@ -24,6 +24,8 @@ if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < _NEEDED:
     raise ConfigError(f"SQLite must be >= 3.53 (older ones can corrupt a WAL), got {apsw.sqlite_lib_version()}")
 
 BUSY_MS = 10_000
+WAL_PAGES = 8192
+"""32 MiB."""
 _READ = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
 _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
 
@@ -38,6 +40,8 @@ class Opened:
     reader: apsw.Connection | None = None
     gates: dict[str, Turnstile] = field(default_factory=dict[str, Turnstile])
     recovered: bool = False
+    alive: int = -1
+    """A descriptor that holds the shared lock of all openers."""
 
     def close(self) -> None:
         """Close all of it."""
@@ -46,6 +50,8 @@ class Opened:
                 connection.close()
         for gate in self.gates.values():
             gate.close()
+        if self.alive >= 0:
+            os.close(self.alive)
 
 
 class Connections:
@@ -70,7 +76,9 @@ class Connections:
         opened = Opened(directory)
         lock = hold(directory, "open")
         try:
-            opened.recovered = (directory / f"{STREAMS_FILE}-wal").exists()
+            opened.alive, alone = join(directory)
+            # a log that nobody uses was left by a death; beside other processes it is only theirs
+            opened.recovered = alone and (directory / f"{STREAMS_FILE}-wal").exists()
             self._make_files(directory)
             opened.streams = self.streams()
             opened.consumers = self.consumers()
@@ -88,25 +96,25 @@ class Connections:
 
     def streams(self) -> apsw.Connection:
         """The writer of streams.db, consumers.db attached to read."""
-        connection = self._connect(STREAMS_FILE, _WRITE)
         relaxed = self.options.durability is Durability.RELAXED
-        self._tune(connection, "NORMAL" if relaxed else "FULL")
-        self._attach(connection, CONSUMERS_FILE, "consumers_ro")
+        with self._connected(STREAMS_FILE, _WRITE) as connection:
+            self._tune(connection, "NORMAL" if relaxed else "FULL")
+            self._attach(connection, CONSUMERS_FILE, "consumers_ro")
         return connection
 
     def consumers(self) -> apsw.Connection:
         """The writer of consumers.db, streams.db attached to read."""
-        connection = self._connect(CONSUMERS_FILE, _WRITE)
-        self._tune(connection, "NORMAL")
-        self._attach(connection, STREAMS_FILE, "streams_ro")
+        with self._connected(CONSUMERS_FILE, _WRITE) as connection:
+            self._tune(connection, "NORMAL")
+            self._attach(connection, STREAMS_FILE, "streams_ro")
         return connection
 
     def reader(self) -> apsw.Connection:
         """Reads both."""
-        connection = self._connect(STREAMS_FILE, _READ)
-        check_format(connection, "main", str(self.directory))
-        connection.execute("PRAGMA trusted_schema=OFF")
-        self._attach(connection, CONSUMERS_FILE, "consumers_ro")
+        with self._connected(STREAMS_FILE, _READ) as connection:
+            check_format(connection, "main", str(self.directory))
+            connection.execute("PRAGMA trusted_schema=OFF")
+            self._attach(connection, CONSUMERS_FILE, "consumers_ro")
         return connection
 
     def recover_streams(self, connection: apsw.Connection, error: BaseException) -> apsw.Connection:
@@ -132,18 +140,25 @@ class Connections:
             raise SyncFailedError("the checkpoint after a failed sync was blocked")
         return fresh
 
-    def _connect(self, name: str, flags: int) -> apsw.Connection:
+    @contextmanager
+    def _connected(self, name: str, flags: int) -> Iterator[apsw.Connection]:
+        """A connection that is closed only if what follows fails."""
         assert self.directory is not None  # noqa: S101  (only files come here)
         connection = apsw.Connection(str(self.directory / name), flags=flags, statementcachesize=256)
-        connection.set_busy_timeout(BUSY_MS)
-        return connection
+        try:
+            connection.set_busy_timeout(BUSY_MS)
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
 
     def _tune(self, connection: apsw.Connection, synchronous: str) -> None:
         check_format(connection, "main", str(self.directory))
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute(f"PRAGMA main.synchronous={synchronous}")
         # checkpoints are a job of their own: they must not sit in the way of a commit
-        connection.execute("PRAGMA wal_autocheckpoint=0")
+        # (maintenance.py); only a log that outgrows that job is carried over by the commit itself
+        connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         connection.execute("PRAGMA fullfsync=ON")
         connection.execute("PRAGMA checkpoint_fullfsync=ON")
         connection.execute(f"PRAGMA secure_delete={'ON' if self.options.secure_delete else 'OFF'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import apsw
 
@@ -18,7 +18,15 @@ from headrace.embedded.expiry import Expiry
 from headrace.embedded.followup import RemoveJob, Syncer
 from headrace.embedded.place import Place
 from headrace.embedded.retention import leftovers
-from headrace.embedded.rows import consumer_by_name, consumers_of, nanoseconds, settings_of, text_of
+from headrace.embedded.rows import (
+    ConsumerRow,
+    consumer_by_name,
+    consumers_of,
+    nanoseconds,
+    one,
+    settings_of,
+    text_of,
+)
 from headrace.embedded.rules import check_new, check_supported, check_update, complete, refused, same
 from headrace.embedded.starts import start_of
 from headrace.embedded.store import Store
@@ -36,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsumerRoom", "count", "drop_stream"]
 
-T = TypeVar("T")
 _INSERT = (
     "INSERT INTO consumer(stream, name, config, created, delivered_c, delivered_s, floor_c, floor_s, active, inactive, "
     "since, scanned, snapshot) VALUES(?, ?, ?, ?, 0, ?, 0, ?, ?, ?, ?, ?, ?)"
@@ -45,7 +52,7 @@ _INSERT = (
 
 def count(connection: apsw.Connection, stream_id: int) -> int:
     """How many consumers a stream has."""
-    return int(connection.execute("SELECT count(*) FROM consumer WHERE stream = ?", (stream_id,)).fetchone()[0])
+    return int(one(connection, "SELECT count(*) FROM consumer WHERE stream = ?", (stream_id,))[0])
 
 
 def drop_stream(connection: apsw.Connection, stream_id: int) -> None:
@@ -102,7 +109,7 @@ class ConsumerRoom:
     # --- shared by the places
 
     def wake(self) -> None:
-        """Something may have come: look for every parked pull."""
+        """Something may have come: look for one parked pull."""
         for place in list(self.parked):
             place.kick()
 
@@ -117,8 +124,7 @@ class ConsumerRoom:
         self.store.notify()
 
     def _last_of(self, place: Place) -> int:
-        rows = self.store.reader.connection.execute("SELECT last_seq FROM stream WHERE name = ?", (place.stream,))
-        found = rows.fetchone()
+        found = one(self.store.reader.connection, "SELECT last_seq FROM stream WHERE name = ?", (place.stream,))
         return -2 if found is None else int(found[0])
 
     def hand_over(self, connection: apsw.Connection) -> None:
@@ -144,7 +150,7 @@ class ConsumerRoom:
     def count_between(self, place: Place, low: int, high: int) -> int:
         """Matching live messages behind `low`, up to `high`. On the loop: asked for by plain functions, and seldom."""
         connection, wall = self.store.reader.connection, self.store.now_ns()
-        row = connection.execute("SELECT id FROM stream WHERE name = ?", (place.stream,)).fetchone()
+        row = one(connection, "SELECT id FROM stream WHERE name = ?", (place.stream,))
         state = state_of(connection, row[0]) if row else None
         if state is None:
             return 0
@@ -218,7 +224,7 @@ class ConsumerRoom:
         await self._removed()
 
     def dropped(self, consumer_id: int, stream: str, name: str, cause: str) -> None:
-        """Its row is gone: end its pulls here and everywhere."""
+        """Its row is gone: end its pulls here and onewhere."""
         place = self.places.get(consumer_id)
         if place is not None:
             place.end(ConsumerDeletedError("the consumer was deleted"))
@@ -295,7 +301,7 @@ class ConsumerRoom:
         check_supported(config)
         wall, now = self.store.now_ns(), self.store.boot_ns()
 
-        def put(connection: apsw.Connection) -> tuple[int, ConsumerInfo, bool]:
+        def put(connection: apsw.Connection) -> tuple[int, ConsumerInfo]:
             record = stream_by_name(connection, stream)
             name = config.effective_name
             row = None if name is None else consumer_by_name(connection, record.id, name)
@@ -304,30 +310,19 @@ class ConsumerRoom:
                 if not create:
                     raise refused(10149, "consumer does not exist")
                 check_new(connection, record, wanted)
-                before, snapshot = start_of(connection, record.id, wanted, wall)
-                text, inactive = text_of(wanted), nanoseconds(wanted.inactive_threshold)
-                values = (record.id, wanted.name, text, wall, before, before, now, inactive, before, before, snapshot)
-                connection.execute(_INSERT, values)
-                row = consumer_by_name(connection, record.id, str(wanted.name))
+                _insert(connection, record.id, wanted, wall, now)
             elif not same(old := settings_of(row.config).config, wanted):
                 if not update:
                     raise refused(10148, "consumer already exists")
                 check_update(connection, record, old, wanted, row.name)
-                filters = old.filters != wanted.filters
-                connection.execute(
-                    "UPDATE consumer SET config = ?, inactive = ?, active = ?, since = ?, scanned = ? WHERE id = ?",
-                    (
-                        text_of(wanted), nanoseconds(wanted.inactive_threshold), now,
-                        row.delivered_s if filters else row.since, row.delivered_s if filters else row.scanned, row.id,
-                    ),
-                )  # fmt: skip
-                row = consumer_by_name(connection, record.id, row.name)
+                _change(connection, row, wanted, now)
+            row = consumer_by_name(connection, record.id, str(wanted.name))
             assert row is not None  # noqa: S101  (written above)
             info = info_of(connection, row, wall, 0)
-            assert info is not None  # noqa: S101  (the stream was found above)
-            return row.id, info, True
+            assert info is not None  # noqa: S101  (its stream was found above)
+            return row.id, info
 
-        consumer_id, info, _ = await self.store.consumers.call(put)
+        consumer_id, info = await self.store.consumers.call(put)
         # A publish that runs in an older snapshot would not know this consumer: wait until it has ended.
         await self.store.streams.call(_nothing)
         self._expiry.watch(nanoseconds(info.config.inactive_threshold))
@@ -344,6 +339,23 @@ class ConsumerRoom:
         return EmbeddedConsumer(place, info)
 
 
+def _insert(connection: apsw.Connection, stream_id: int, config: ConsumerConfig, wall: int, now: int) -> None:
+    before, snapshot = start_of(connection, stream_id, config, wall)
+    text, inactive = text_of(config), nanoseconds(config.inactive_threshold)
+    values = (stream_id, config.name, text, wall, before, before, now, inactive, before, before, snapshot)
+    connection.execute(_INSERT, values)
+
+
+def _change(connection: apsw.Connection, row: ConsumerRow, config: ConsumerConfig, now: int) -> None:
+    """The position stays. With other filters, what stands in front of it was never this consumer's."""
+    moved = settings_of(row.config).config.filters != config.filters
+    since, scanned = (row.delivered_s, row.delivered_s) if moved else (row.since, row.scanned)
+    connection.execute(
+        "UPDATE consumer SET config = ?, inactive = ?, active = ?, since = ?, scanned = ? WHERE id = ?",
+        (text_of(config), nanoseconds(config.inactive_threshold), now, since, scanned, row.id),
+    )
+
+
 def _leave(connection: apsw.Connection, member: int) -> None:
     """What was handed out and is not settled is left to its lease."""
     for table in ("lease", "pending"):
@@ -354,5 +366,5 @@ def _not_found() -> Exception:
     return error_for(404, 10014, "consumer not found")
 
 
-def _nothing(connection: apsw.Connection) -> None:
+def _nothing(_: apsw.Connection) -> None:
     return

@@ -9,7 +9,18 @@ import apsw
 
 from headrace.embedded.acks import settle_floor
 from headrace.embedded.catalog import config_of
-from headrace.embedded.rows import EXHAUSTED, ConsumerRow, Filter, Leased, Settings, leases_of, save, settings_of
+from headrace.embedded.rows import (
+    EXHAUSTED,
+    ConsumerRow,
+    Filter,
+    Leased,
+    Settings,
+    every,
+    leases_of,
+    one,
+    save,
+    settings_of,
+)
 from headrace.streams.info import ConsumerInfo, SequenceInfo
 from headrace.streams.msg import time_of_ns
 
@@ -36,9 +47,11 @@ class StreamState(NamedTuple):
 
 def state_of(connection: apsw.Connection, stream_id: int) -> StreamState | None:
     """The stream with this id."""
-    found = connection.execute(
-        "SELECT name, first_seq, last_seq, msgs, many_subjects, config FROM stream WHERE id = ?", (stream_id,)
-    ).fetchone()
+    found = one(
+        connection,
+        "SELECT name, first_seq, last_seq, msgs, many_subjects, config FROM stream WHERE id = ?",
+        (stream_id,),
+    )
     if found is None:
         return None
     config = config_of(found[5])
@@ -53,13 +66,13 @@ def num_pending(connection: apsw.Connection, state: StreamState, wanted: Filter,
         return 0
     ids = wanted.ids(connection) if wanted else None
     if ids is not None and not state.many:
-        found = connection.execute(f"SELECT subject FROM {table} LIMIT 1").fetchone()
+        found = one(connection, f"SELECT subject FROM {table} LIMIT 1")
         if found is None or found[0] not in ids:
             return 0
         ids = None
     if state.ages:
         among = "" if ids is None else f"AND subject IN (SELECT value FROM json_each('{sorted(ids)}'))"
-        return _one(
+        return _count(
             connection,
             f"SELECT count(*) FROM {table} WHERE seq > ? AND (expires IS NULL OR expires > ?) {among}",
             (after, wall),
@@ -67,12 +80,12 @@ def num_pending(connection: apsw.Connection, state: StreamState, wanted: Filter,
     if ids is not None:
         index = f"subject_msg_{state.id}"
         among = f"SELECT value FROM json_each('{sorted(ids)}')"
-        return _one(connection, f"SELECT count(*) FROM {index} WHERE subject IN ({among}) AND seq > ?", (after,))
+        return _count(connection, f"SELECT count(*) FROM {index} WHERE subject IN ({among}) AND seq > ?", (after,))
     if state.gap_free or after < state.first_seq:
         return state.last_seq - after if state.gap_free and after >= state.first_seq else state.msgs
     if after - state.first_seq < state.last_seq - after:  # the shorter side is counted
-        return state.msgs - _one(connection, f"SELECT count(*) FROM {table} WHERE seq <= ?", (after,))
-    return _one(connection, f"SELECT count(*) FROM {table} WHERE seq > ?", (after,))
+        return state.msgs - _count(connection, f"SELECT count(*) FROM {table} WHERE seq <= ?", (after,))
+    return _count(connection, f"SELECT count(*) FROM {table} WHERE seq > ?", (after,))
 
 
 def pending_of(connection: apsw.Connection, state: StreamState, row: ConsumerRow, wall: int) -> int:
@@ -81,7 +94,7 @@ def pending_of(connection: apsw.Connection, state: StreamState, row: ConsumerRow
     wanted = settings_of(row.config).filter
     if not chosen:
         return num_pending(connection, state, wanted, row.delivered_s, wall)
-    snapshot = _one(
+    snapshot = _count(
         connection,
         f"SELECT count(*) FROM msg_{state.id} WHERE seq IN (SELECT value FROM json_each('{list(chosen[:-1])}')) "
         "AND (expires IS NULL OR expires > ?)",
@@ -92,7 +105,7 @@ def pending_of(connection: apsw.Connection, state: StreamState, row: ConsumerRow
 
 def outstanding(connection: apsw.Connection, consumer_id: int) -> int:
     """Delivered and not settled, waiting ones included, exhausted ones not."""
-    return _one(
+    return _count(
         connection,
         "SELECT (SELECT coalesce(sum(open), 0) FROM lease WHERE consumer = ?1) + "
         f"(SELECT count(*) FROM pending WHERE consumer = ?1 AND due < {EXHAUSTED})",
@@ -111,7 +124,7 @@ def sweep(connection: apsw.Connection, row: ConsumerRow, wall: int) -> None:
             swept |= _sweep_lease(connection, row, lease, state, wall)
     dead = [
         (row.id, sequence)
-        for (sequence,) in connection.execute("SELECT seq FROM pending WHERE consumer = ?", (row.id,)).fetchall()
+        for (sequence,) in every(connection, "SELECT seq FROM pending WHERE consumer = ?", (row.id,))
         if not _alive(connection, state, sequence, sequence, wall)
     ]
     connection.executemany("DELETE FROM pending WHERE consumer = ? AND seq = ?", dead)
@@ -120,9 +133,7 @@ def sweep(connection: apsw.Connection, row: ConsumerRow, wall: int) -> None:
         save(connection, row)
 
 
-def _sweep_lease(
-    connection: apsw.Connection, row: ConsumerRow, lease: Leased, state: StreamState, wall: int
-) -> bool:
+def _sweep_lease(connection: apsw.Connection, row: ConsumerRow, lease: Leased, state: StreamState, wall: int) -> bool:
     alive = _alive(connection, state, lease.lo, lease.hi, wall)
     marks = bytearray(lease.acked or bytes(len(lease.sequences)))
     dead = [place for place, sequence in lease.unsettled() if sequence not in alive]
@@ -141,7 +152,8 @@ def _sweep_lease(
 
 
 def _alive(connection: apsw.Connection, state: StreamState, low: int, high: int, wall: int) -> set[int]:
-    rows = connection.execute(
+    rows = every(
+        connection,
         f"SELECT seq FROM msg_{state.id} WHERE seq BETWEEN ? AND ? AND (expires IS NULL OR expires > ?)",
         (low, high, wall),
     )
@@ -163,11 +175,11 @@ def info_of(connection: apsw.Connection, row: ConsumerRow, wall: int, waiting: i
         delivered=SequenceInfo(consumer=row.delivered_c, stream=row.delivered_s),
         ack_floor=SequenceInfo(consumer=row.floor_c, stream=row.floor_s),
         num_ack_pending=outstanding(connection, row.id),
-        num_redelivered=_one(connection, redelivered, (row.id,)),
+        num_redelivered=_count(connection, redelivered, (row.id,)),
         num_waiting=waiting,
         num_pending=pending_of(connection, state, row, wall),
     )
 
 
-def _one(connection: apsw.Connection, statement: str, bound: Iterable[int]) -> int:
-    return int(connection.execute(statement, tuple(bound)).fetchone()[0])
+def _count(connection: apsw.Connection, statement: str, bound: Iterable[int]) -> int:
+    return int(one(connection, statement, tuple(bound))[0])

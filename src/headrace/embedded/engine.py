@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock, current_clock
@@ -241,7 +241,7 @@ class EmbeddedStreams:
             api=APIStats(total=self._room.calls, errors=self._room.errors),
         )
 
-    async def publish(
+    def publish(  # a coroutine handed on, not wrapped in another: a tenth of the cost of a publish
         self,
         subject: str,
         data: bytes = b"",
@@ -249,13 +249,13 @@ class EmbeddedStreams:
         headers: HeadersLike | None = None,
         msg_id: str | None = None,
         options: StreamPublishOptions | None = None,
-    ) -> PubAck:
+    ) -> Coroutine[Any, Any, PubAck]:
         """Store a message; returns once it is on disk. ``PublishError``."""
-        return await self._publisher.publish(subject, data, headers, msg_id, options)
+        return self._publisher.publish(subject, data, headers, msg_id, options=options)
 
     async def publish_msg(self, message: StreamMessage, *, options: StreamPublishOptions | None = None) -> PubAck:
         """Store a message."""
-        return await self._publisher.publish(message.subject, message.data, message.headers, message.msg_id, options)
+        return await self._publisher.publish(message.subject, message.data, message.headers, message.msg_id, options=options)
 
     async def publish_many(self, messages: Sequence[StreamMessage]) -> list[PubAck | PublishError]:
         """One result per item, in order; an item fails alone."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from headrace.core.errors import ConfigError, UnsupportedError, UsageError
-from headrace.core.headers import NO_HEADERS, HeadersLike
 from headrace.core.broker import Expect
 from headrace.core.delivery import Position
+from headrace.core.errors import ConfigError, UnsupportedError, UsageError
+from headrace.core.headers import NO_HEADERS, HeadersLike
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.run import Entry
 from headrace.streams import names
@@ -28,7 +28,7 @@ def size_of(entry: Entry) -> int:
     return len(entry.data) + (0 if entry.block is None else len(entry.block) + 12)
 
 
-def entry_of(
+def entry_of(  # noqa: PLR0917  (called per message: keywords cost)
     limits: EmbeddedOptions, subject: str, data: bytes, headers: HeadersLike | None, msg_id: str | None,
     order_key: bytes | None, options: StreamPublishOptions | None, *, raising: bool = True,
 ) -> Entry:  # fmt: skip

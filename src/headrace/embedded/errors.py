@@ -42,7 +42,7 @@ class CorruptedError(StoreError):
     """The store is damaged."""
 
     def __init__(self, reason: str, *, file: str = "", stream: str | None = None, sequence: int | None = None) -> None:
-        place = "".join([f" stream {stream}" if stream else "", f" sequence {sequence}" if sequence is not None else ""])
+        place = (f" stream {stream}" if stream else "") + (f" sequence {sequence}" if sequence is not None else "")
         super().__init__(f"{file or 'streams.db'}{place}: {reason}")
         self.file = file
         self.stream = stream

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from headrace.embedded.retention import leftovers
+from headrace.embedded.rows import every
 from headrace.embedded.thread import Job
 
 if TYPE_CHECKING:
@@ -88,10 +89,11 @@ class ExpiryJob(Job):
     def run(self, connection: apsw.Connection) -> None:
         """Delete idle consumers; note when the next may be due."""
         now = self._room.store.boot_ns()
-        rows = connection.execute(
+        rows = every(
+            connection,
             "SELECT consumer.id, consumer.stream, stream.name, consumer.name, consumer.active, consumer.inactive "
-            "FROM consumer JOIN stream ON stream.id = consumer.stream WHERE consumer.inactive IS NOT NULL"
-        ).fetchall()
+            "FROM consumer JOIN stream ON stream.id = consumer.stream WHERE consumer.inactive IS NOT NULL",
+        )
         for consumer_id, stream_id, stream, name, active, inactive in rows:
             if consumer_id in self._used:
                 connection.execute("UPDATE consumer SET active = ? WHERE id = ?", (now, consumer_id))

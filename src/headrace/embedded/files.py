@@ -12,7 +12,18 @@ from pathlib import Path
 from headrace.core.errors import ConfigError, StoreError
 from headrace.embedded.errors import NotAStoreError, StoreNotFoundError
 
-__all__ = ["CONSUMERS_FILE", "LOCKS", "RESERVE", "STREAMS_FILE", "Turnstile", "create_file", "hold", "prepare", "reserve"]
+__all__ = [
+    "CONSUMERS_FILE",
+    "LOCKS",
+    "RESERVE",
+    "STREAMS_FILE",
+    "Turnstile",
+    "create_file",
+    "hold",
+    "join",
+    "prepare",
+    "reserve",
+]
 
 STREAMS_FILE = "streams.db"
 CONSUMERS_FILE = "consumers.db"
@@ -65,11 +76,12 @@ def _check(path: Path, *, directory: bool) -> None:
         raise StoreError(f"{path} is of the wrong kind (mode {found.st_mode:o})")
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         mode = stat.S_IMODE(found.st_mode)
-        raise StoreError(f"{path} has mode {mode:04o} and owner {found.st_uid}: only its user ({os.geteuid()}) may write")
+        only = f"only its user ({os.geteuid()}) may write"
+        raise StoreError(f"{path} has mode {mode:04o} and owner {found.st_uid}: {only}")
 
 
 def check_file_system(directory: Path) -> None:
-    """A network file system is a ``ConfigError`` (its locks cannot be trusted), others that may be one are warned of."""
+    """A network file system is a ``ConfigError`` (its locks lie), others that may be one are warned of."""
     kind = _file_system(directory)
     if kind in _REFUSED or kind in _REFUSED_FUSE:
         raise ConfigError(f"path must be on a local file system, got {directory} on {kind}")
@@ -121,6 +133,18 @@ def hold(directory: Path, name: str) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def join(directory: Path) -> tuple[int, bool]:
+    """Share the lock of all openers: its descriptor, and whether nobody else held it."""
+    descriptor = _lock_file(directory, "openers")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except BlockingIOError:
+        alone = False
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor, alone
 
 
 def _lock_file(directory: Path, name: str) -> int:

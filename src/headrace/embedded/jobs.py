@@ -196,7 +196,7 @@ class ManyJob(PublishJob):
     def _late(self) -> None:
         self.overdue = True
         gate = self.desk.store.gates.get("streams")
-        self._fail_all(lambda entry: late(gate and gate.holder()))
+        self._fail_all(lambda _: late(gate and gate.holder()))
 
 
 def _wrapped(error: BaseException) -> PublishError:

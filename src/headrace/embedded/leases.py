@@ -84,6 +84,4 @@ class Payload:
         """Ack all: (sequence, consumer sequence)."""
 
     def __bool__(self) -> bool:
-        return bool(
-            self.leases or self.moved or self.settled or self.naked or self.extended or self.kept or self.upto
-        )
+        return bool(self.leases or self.moved or self.settled or self.naked or self.extended or self.kept or self.upto)

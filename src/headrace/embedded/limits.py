@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import apsw
 
@@ -39,7 +40,7 @@ def enforce(connection: apsw.Connection, record: StreamRecord, subjects: Iterabl
 
 def _per_subject(connection: apsw.Connection, record: StreamRecord, most: int, subjects: Iterable[int] | None) -> int:
     over = "SELECT subject, msgs FROM subject_state WHERE stream = ? AND msgs > ?"
-    rows = connection.execute(over, (record.id, most)).fetchall() if subjects is None else []
+    rows: list[Any] = connection.execute(over, (record.id, most)).fetchall() if subjects is None else []
     for subject in subjects or ():
         found = connection.execute(f"{over} AND subject = ?", (record.id, most, subject)).fetchone()
         if found is not None:

@@ -11,16 +11,17 @@ from typing import Any
 
 import apsw
 
-from headrace.core.errors import ClosedError, HeadraceError
+from headrace.core.errors import HeadraceError
 from headrace.embedded import advisories
 from headrace.embedded.catalog import streams_all
+from headrace.embedded.checkpoints import checkpoint
 from headrace.embedded.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
 from headrace.embedded.limits import BATCH, expire, trim_ids
 from headrace.embedded.options import Durability
 from headrace.embedded.store import Store
 from headrace.streams.msg import time_of_ns
 
-__all__ = ["Maintenance", "checkpoint"]
+__all__ = ["Maintenance"]
 
 WAL_BYTES = 4 * 1024 * 1024
 LEAST_PAUSE = 0.05
@@ -89,8 +90,12 @@ class Maintenance:
         self._spawn(self._checkpoint_both())
 
     async def _checkpoint_both(self) -> None:
-        with suppress(HeadraceError, RuntimeError):
-            await self.store.offload(lambda: checkpoint(self.store.path, "PASSIVE"))
+        path = self.store.path
+        if path is not None:
+            if _free(path) < self.store.options.reserve_bytes:
+                self.disk_full()
+            with suppress(HeadraceError, RuntimeError):
+                await self.store.offload(lambda: checkpoint(path, "PASSIVE"))
 
     def _run_sync(self) -> None:
         self._sync = None
@@ -143,9 +148,6 @@ class Maintenance:
                 handle.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.store.path is not None:
-            with suppress(HeadraceError, ClosedError, RuntimeError):
-                await self.store.offload(lambda: checkpoint(self.store.path, "PASSIVE"))
 
 
 def sweep(connection: apsw.Connection, now: int) -> int | None:
@@ -159,23 +161,6 @@ def sweep(connection: apsw.Connection, now: int) -> int | None:
         if first is not None and (following is None or first < following):
             following = int(first)
     return following
-
-
-def checkpoint(path: Path | None, mode: str) -> int:
-    """Move both logs into their files; how many bytes are left in them. A connection of its own, off the commit path."""
-    left = 0
-    for name in (STREAMS_FILE, CONSUMERS_FILE) if path is not None else ():
-        assert path is not None  # noqa: S101
-        connection = apsw.Connection(str(path / name), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-        try:
-            connection.set_busy_timeout(5_000)
-            connection.execute("PRAGMA fullfsync=ON")
-            connection.execute("PRAGMA checkpoint_fullfsync=ON")
-            _, pages, moved = connection.execute(f"PRAGMA main.wal_checkpoint({mode})").fetchone() or (0, 0, 0)
-            left += max(0, pages - moved) * 4096
-        finally:
-            connection.close()
-    return left
 
 
 def _sync_logs(path: Path) -> None:

@@ -76,7 +76,8 @@ def _reage(connection: apsw.Connection, old: StreamRecord, new: StreamRecord) ->
         connection.execute(f"UPDATE {table} SET expires = NULL WHERE expires = ts + ? AND NOT ({own})", (before,))
         return
     connection.execute(f"UPDATE {table} SET expires = ts + ? WHERE NOT ({own})", (after,))
-    connection.execute(f"UPDATE {table} SET expires = min(expires, ts + ?) WHERE expires IS NOT NULL AND {own}", (after,))
+    shorter = "expires = min(expires, ts + ?) WHERE expires IS NOT NULL"
+    connection.execute(f"UPDATE {table} SET {shorter} AND {own}", (after,))
 
 
 def _nanoseconds(length: Any) -> int | None:

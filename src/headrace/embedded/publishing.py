@@ -51,15 +51,21 @@ class Publisher:
         self._none_outstanding.set()
 
     async def publish(
-        self, subject: str, data: bytes, headers: HeadersLike | None, msg_id: str | None,
-        options: StreamPublishOptions | None, order_key: bytes | None = None,
-    ) -> PubAck:  # fmt: skip
+        self,
+        subject: str,
+        data: bytes,
+        headers: HeadersLike | None,
+        msg_id: str | None,
+        *,
+        options: StreamPublishOptions | None,
+    ) -> PubAck:
         """Store one message; returns after its commit."""
         self.store.check_writable()
-        entry = entry_of(self.store.options, subject, data, headers, msg_id, order_key, options)
+        entry = entry_of(self.store.options, subject, data, headers, msg_id, None, options)
         attempts = 0
         while True:
-            self._refuse_if_full(msg_id)
+            if self.disk_full:
+                raise full_disk(msg_id)
             if self.pending_bytes > self._most_bytes:
                 await self._wait_for_room()
             future: asyncio.Future[PubAck] = self.store.loop.create_future()
@@ -118,10 +124,10 @@ class Publisher:
     async def publish_async(self, message: StreamMessage, options: StreamPublishOptions | None) -> Pending:
         """Store one message without waiting for its commit; waits only for room in the window."""
         self.store.check_writable()
-        entry = entry_of(
-            self.store.options, message.subject, message.data, message.headers, message.msg_id, message.order_key, options
-        )
-        self._refuse_if_full(message.msg_id)
+        given = message.headers
+        entry = entry_of(self.store.options, message.subject, message.data, given, message.msg_id, None, options)
+        if self.disk_full:
+            raise full_disk(message.msg_id)
         if self.outstanding >= self._most_outstanding or self._slots:
             await self._wait_for_slot(options)
         self.outstanding += 1
@@ -173,10 +179,6 @@ class Publisher:
             if not waiter.done():
                 waiter.set_exception(ClosedError("the store was closed"))
 
-    def _refuse_if_full(self, msg_id: str | None) -> None:
-        if self.disk_full:
-            raise full_disk(msg_id)
-
     def _add(self, entry: Entry, waiter: Waiter) -> None:
         job = self._open
         if job is None or len(job.entries) >= CHUNK_MESSAGES or job.size > CHUNK_BYTES:
@@ -185,7 +187,7 @@ class Publisher:
                 raise ClosedError("the store was closed")
             job = self._open = PublishJob(self)
             self.store.loop.call_soon(self._hand_over)
-        size = size_of(entry)
+        size = len(entry[1]) if entry[2] is None else size_of(entry)
         job.entries.append(entry)
         job.waiters.append(waiter)
         job.size += size

@@ -32,7 +32,9 @@ def ns_of(time: datetime, field: str = "start") -> int:
     return (from_epoch.days * 86_400 + from_epoch.seconds) * 1_000_000_000 + from_epoch.microseconds * 1_000
 
 
-def check_row(stream: str, seq: int, ts: int, subject: str, headers: bytes | None, data: bytes, crc: int) -> None:
+def check_row(  # noqa: PLR0917  (the columns)
+    stream: str, seq: int, ts: int, subject: str, headers: bytes | None, data: bytes, crc: int
+) -> None:
     """``CorruptedError`` unless the row is what was written."""
     if checksum(seq, ts, subject, headers, data) != crc:
         raise CorruptedError("the checksum does not match", stream=stream, sequence=seq)
@@ -71,7 +73,7 @@ def last_on(connection: apsw.Connection, record: StreamRecord, subject: str, now
     return _message(connection, record, row, check=check)
 
 
-def page(
+def page(  # noqa: PLR0917  (bound once, in stream.py)
     connection: apsw.Connection, record: StreamRecord, subject: str, start: int, offset: int, limit: int, now: int,
     *, check: bool,
 ) -> list[RawStreamMsg]:  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import apsw
 
@@ -43,7 +44,7 @@ def _runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _remove_run(connection: apsw.Connection, record: StreamRecord, low: int, high: int) -> int:
     table = f"msg_{record.id}"
-    rows = connection.execute(
+    rows: list[Any] = connection.execute(
         f"SELECT subject, count(*), sum(length(data)), sum(length(headers)), count(headers) FROM {table} "
         "WHERE seq BETWEEN ? AND ? GROUP BY subject",
         (low, high),

@@ -12,7 +12,7 @@ import apsw
 
 from headrace.embedded.catalog import StreamRecord, config_of, stream_by_name, subject_name
 from headrace.embedded.removal import remove
-from headrace.embedded.rows import ConsumerRow, Settings, consumers_of, leases_of, settings_of
+from headrace.embedded.rows import ConsumerRow, Settings, consumers_of, every, leases_of, one, settings_of
 from headrace.streams.config import RetentionPolicy
 from headrace.streams.errors import StreamNotFoundError
 
@@ -21,7 +21,7 @@ __all__ = ["leftovers", "releases", "remove_settled", "retention_of", "unneeded"
 
 def retention_of(connection: apsw.Connection, stream_id: int) -> RetentionPolicy:
     """What acks mean in this stream; limits for one that is gone."""
-    found = connection.execute("SELECT config FROM stream WHERE id = ?", (stream_id,)).fetchone()
+    found = one(connection, "SELECT config FROM stream WHERE id = ?", (stream_id,))
     return RetentionPolicy.LIMITS if found is None else config_of(found[0]).retention
 
 
@@ -32,7 +32,7 @@ def releases(connection: apsw.Connection, stream_id: int) -> bool:
 
 def wanted(connection: apsw.Connection, stream_id: int, subject: str) -> bool:
     """Whether a consumer of the stream wants messages on this subject: interest streams store nothing else."""
-    rows = connection.execute("SELECT config FROM consumer WHERE stream = ?", (stream_id,))
+    rows = every(connection, "SELECT config FROM consumer WHERE stream = ?", (stream_id,))
     return any(settings_of(config).filter.matches(subject) for (config,) in rows)
 
 
@@ -59,7 +59,7 @@ def leftovers(connection: apsw.Connection, stream_id: int) -> list[int]:
         return []
     needs = [_Needs(connection, row) for row in consumers_of(connection, stream_id)]
     gone: list[int] = []
-    for sequence, subject_id in connection.execute(f"SELECT seq, subject FROM msg_{stream_id}").fetchall():
+    for sequence, subject_id in every(connection, f"SELECT seq, subject FROM msg_{stream_id}"):
         subject = subject_name(connection, subject_id)
         if retention is RetentionPolicy.WORKQUEUE:
             free = any(need.has_settled(sequence, subject) for need in needs)
@@ -88,14 +88,12 @@ class _Needs:
         self._held: set[int] = set()
         for lease in leases_of(connection, row.id):
             self._held.update(sequence for _, sequence in lease.unsettled())
-        rows = connection.execute("SELECT seq FROM pending WHERE consumer = ?", (row.id,))
+        rows = every(connection, "SELECT seq FROM pending WHERE consumer = ?", (row.id,))
         self._held.update(sequence for (sequence,) in rows)
 
     def needs(self, sequence: int, subject: str) -> bool:
         """Whether it waits for it, or has it and has not settled it."""
-        return sequence in self._held or (
-            sequence > self._row.delivered_s and self._settings.filter.matches(subject)
-        )
+        return sequence in self._held or (sequence > self._row.delivered_s and self._settings.filter.matches(subject))
 
     def has_settled(self, sequence: int, subject: str) -> bool:
         """Whether it was given the message and is done with it."""
@@ -108,5 +106,5 @@ class _Needs:
 
 
 def _subject_of(connection: apsw.Connection, stream_id: int, sequence: int) -> str | None:
-    found = connection.execute(f"SELECT subject FROM msg_{stream_id} WHERE seq = ?", (sequence,)).fetchone()
+    found = one(connection, f"SELECT subject FROM msg_{stream_id} WHERE seq = ?", (sequence,))
     return None if found is None else subject_name(connection, found[0])

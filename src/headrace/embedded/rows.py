@@ -24,8 +24,10 @@ __all__ = [
     "consumer_by_id",
     "consumer_by_name",
     "consumers_of",
+    "every",
     "leases_of",
     "nanoseconds",
+    "one",
     "save",
     "settings_of",
     "text_of",
@@ -37,6 +39,17 @@ _COLUMNS = (
     "id, stream, name, config, created, delivered_c, delivered_s, floor_c, floor_s, active, inactive, since, scanned, "
     "snapshot"
 )
+
+
+def one(connection: apsw.Connection, statement: str, bound: Any = ()) -> Any:
+    """The first row, or ``None``."""
+    return connection.execute(statement, bound).fetchone()
+
+
+def every(connection: apsw.Connection, statement: str, bound: Any = ()) -> list[Any]:
+    """All rows."""
+    cursor: Any = connection.execute(statement, bound)
+    return list(cursor)
 
 
 def nanoseconds(value: Duration | None) -> int | None:
@@ -67,11 +80,11 @@ class Filter:
         if known is None:
             known = _found.setdefault(connection, {})
         upto, ids = known.get(self.patterns) or (0, set[int]())
-        last = connection.execute("SELECT coalesce(max(id), 0) FROM subject").fetchone()[0]
+        last = one(connection, "SELECT coalesce(max(id), 0) FROM subject")[0]
         if last != upto:
             if last < upto:  # a transaction that made subjects was taken back
                 upto, ids = 0, set[int]()
-            rows = connection.execute("SELECT id, name FROM subject WHERE id > ?", (upto,))
+            rows = every(connection, "SELECT id, name FROM subject WHERE id > ?", (upto,))
             ids.update(id_ for id_, name in rows if self.matches(name))
             known[self.patterns] = (last, ids)
         return ids
@@ -133,7 +146,9 @@ class ConsumerRow(msgspec.Struct):
         if self.snapshot is None:
             return ()
         chosen = memoryview(self.snapshot).cast("q")
-        return () if self.scanned >= chosen[-1] else [each for each in chosen[:-1] if each > self.delivered_s] + [chosen[-1]]
+        if self.scanned >= chosen[-1]:
+            return ()
+        return [*(each for each in chosen[:-1] if each > self.delivered_s), chosen[-1]]
 
 
 class Leased(msgspec.Struct, gc=False):
@@ -177,19 +192,17 @@ def text_of(config: ConsumerConfig) -> str:
 
 def consumer_by_id(connection: apsw.Connection, consumer_id: int) -> ConsumerRow | None:
     """The consumer with this id."""
-    return _one(connection.execute(f"SELECT {_COLUMNS} FROM consumer WHERE id = ?", (consumer_id,)))
+    return _one(every(connection, f"SELECT {_COLUMNS} FROM consumer WHERE id = ?", (consumer_id,)))
 
 
 def consumer_by_name(connection: apsw.Connection, stream_id: int, name: str) -> ConsumerRow | None:
     """The consumer of this name."""
-    return _one(
-        connection.execute(f"SELECT {_COLUMNS} FROM consumer WHERE stream = ? AND name = ?", (stream_id, name))
-    )
+    return _one(every(connection, f"SELECT {_COLUMNS} FROM consumer WHERE stream = ? AND name = ?", (stream_id, name)))
 
 
 def consumers_of(connection: apsw.Connection, stream_id: int) -> list[ConsumerRow]:
     """All consumers of a stream, by name."""
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM consumer WHERE stream = ? ORDER BY name", (stream_id,))
+    rows = every(connection, f"SELECT {_COLUMNS} FROM consumer WHERE stream = ? ORDER BY name", (stream_id,))
     return [ConsumerRow(*row) for row in rows]
 
 
@@ -204,7 +217,8 @@ def save(connection: apsw.Connection, row: ConsumerRow) -> None:
 
 def leases_of(connection: apsw.Connection, consumer_id: int) -> list[Leased]:
     """Its lease rows, by sequence."""
-    rows = connection.execute(
+    rows = every(
+        connection,
         "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ? ORDER BY lo",
         (consumer_id,),
     )

@@ -53,8 +53,26 @@ class Run:
     """One stream within one transaction: its counters in memory, its new rows not yet written."""
 
     __slots__ = (
-        "added", "bytes", "fixed", "fresh", "max_age", "msgs", "name", "per_block", "last_id", "many", "record", "rows",
-        "seq", "serial", "slow", "top_id", "touched", "ts", "unstored", "window",
+        "added",
+        "bytes",
+        "fixed",
+        "fresh",
+        "last_id",
+        "many",
+        "max_age",
+        "msgs",
+        "name",
+        "per_block",
+        "record",
+        "rows",
+        "seq",
+        "serial",
+        "slow",
+        "top_id",
+        "touched",
+        "ts",
+        "unstored",
+        "window",
     )  # fmt: skip
 
     def __init__(self, record: StreamRecord) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import apsw
 
-from headrace.embedded.rows import Filter
+from headrace.embedded.rows import Filter, every, one
 from headrace.streams.config import ConsumerConfig, DeliverPolicy
 from headrace.streams.msg import time_of_ns
 
@@ -20,7 +20,7 @@ def start_of(
     connection: apsw.Connection, stream_id: int, config: ConsumerConfig, wall: int
 ) -> tuple[int, bytes | None]:
     """The sequence in front of its first message; for last per subject also the chosen ones, then the stream's last."""
-    first, last = connection.execute("SELECT first_seq, last_seq FROM stream WHERE id = ?", (stream_id,)).fetchone()
+    first, last = one(connection, "SELECT first_seq, last_seq FROM stream WHERE id = ?", (stream_id,))
     policy, wanted, table = config.deliver_policy, Filter(config.filters), f"msg_{stream_id}"
     if policy is DeliverPolicy.NEW:
         return last, None
@@ -40,19 +40,19 @@ def start_of(
 
 def _newest(connection: apsw.Connection, stream_id: int, wanted: Filter, wall: int) -> list[int]:
     """The last live sequence of each matching subject."""
-    states = connection.execute("SELECT subject, last_seq FROM subject_state WHERE stream = ?", (stream_id,))
+    states = every(connection, "SELECT subject, last_seq FROM subject_state WHERE stream = ?", (stream_id,))
     ids = wanted.ids(connection) if wanted else None
     return [
         sequence
-        for subject, sequence in states.fetchall()
+        for subject, sequence in states
         if (ids is None or subject in ids) and _alive(connection, f"msg_{stream_id}", sequence, wall)
     ]
 
 
 def _alive(connection: apsw.Connection, table: str, sequence: int, wall: int) -> bool:
-    found = connection.execute(
-        f"SELECT 1 FROM {table} WHERE seq = ? AND (expires IS NULL OR expires > ?)", (sequence, wall)
-    ).fetchone()
+    found = one(
+        connection, f"SELECT 1 FROM {table} WHERE seq = ? AND (expires IS NULL OR expires > ?)", (sequence, wall)
+    )
     return found is not None
 
 
@@ -61,7 +61,8 @@ def _before(connection: apsw.Connection, table: str, start: int, first: int, las
     low, high = first, last + 1
     while low < high:
         middle = (low + high) // 2
-        found = connection.execute(f"SELECT seq, ts FROM {table} WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)).fetchone()
+        statement = f"SELECT seq, ts FROM {table} WHERE seq >= ? ORDER BY seq LIMIT 1"
+        found = one(connection, statement, (middle,))
         if found is None or found[1] >= start:
             high = middle
         else:

@@ -13,7 +13,7 @@ __all__ = ["EngineStats", "stats_of"]
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Since it was opened: commits, messages and bytes published, size of the logs, what is accepted and not committed."""
+    """Since it was opened: commits, messages, bytes. Now: size of the logs, bytes accepted and not committed."""
 
     commits: int = 0
     messages: int = 0

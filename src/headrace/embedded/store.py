@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.core.errors import ClosedError, UnsupportedError, UsageError
+from headrace.core.errors import ClosedError, HeadraceError, UnsupportedError, UsageError
 from headrace.embedded.advisories import Advisory
+from headrace.embedded.checkpoints import checkpoint
 from headrace.embedded.connections import Connections, Opened
 from headrace.embedded.errors import translated
 from headrace.embedded.files import Turnstile
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 class Store:
-    """The threads over the files: `streams` and `consumers` write one file each and read the other, `reader` reads both.
+    """The threads over the files: `streams` and `consumers` write one file each and read both, `reader` reads both.
 
     In ``:memory:`` all three are one thread over one connection; read-only there is only `reader`. All statements use
     unqualified table names, so that the same SQL runs everywhere.
@@ -56,6 +57,7 @@ class Store:
         self._thread = threading.get_ident()
         self._workers: ThreadPoolExecutor | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._alive = -1
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], options: EmbeddedOptions, clock: Clock) -> Store:
@@ -72,7 +74,7 @@ class Store:
                 with suppress(Exception):
                     (await work).close()
                 raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (translated)
             raise translated(error, os.fspath(path)) from None
         finally:
             worker.shutdown(wait=opened is not None)
@@ -84,6 +86,7 @@ class Store:
     def _start(self, connections: Connections, opened: Opened) -> None:
         self.gates = opened.gates
         self.recovered = opened.recovered
+        self._alive = opened.alive
         if opened.streams is None:
             assert opened.reader is not None  # noqa: S101  (read-only engines have a reader)
             self.reader = DatabaseThread("headrace-reader", opened.reader, self.clock, write=False)
@@ -144,7 +147,7 @@ class Store:
         self.clock.begin()
         try:
             return await self.loop.run_in_executor(self._workers, function)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (translated)
             raise translated(error, str(self.path)) from None
         finally:
             self.loop.call_soon(self.clock.end)
@@ -154,7 +157,7 @@ class Store:
             callback()
 
     async def aclose(self) -> None:
-        """Commit what was accepted, end the threads, close the files. Twice is fine; in a forked child nothing happens."""
+        """Commit what was accepted, end the threads, close the files. Twice is fine; in a forked child nothing."""
         if self.foreign:
             return
         self.closed = True
@@ -170,10 +173,16 @@ class Store:
                 await thread.aclose()
             except Exception as error:  # noqa: BLE001  (the others are closed first)
                 failure = error
+        if self.path is not None and not self.options.read_only and failure is None:
+            path = self.path
+            with suppress(HeadraceError, OSError):  # the last to close carries the logs over and removes them
+                await self.offload(lambda: checkpoint(path, "PASSIVE"))
         if self._workers is not None:
             self._workers.shutdown(wait=True)
         for gate in self.gates.values():
             gate.close()
+        if self._alive >= 0:
+            os.close(self._alive)
         if failure is not None:
             raise translated(failure, str(self.path))
 
@@ -182,5 +191,5 @@ def _nothing() -> None:
     return
 
 
-def _ignored(advisory: Advisory) -> None:
+def _ignored(_: Advisory) -> None:
     return

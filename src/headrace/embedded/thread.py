@@ -210,7 +210,7 @@ class DatabaseThread:
             self.connection.execute("SAVEPOINT job")
             try:
                 job.run(self.connection)
-            except Exception as error:  # noqa: BLE001  (handed to its caller)
+            except Exception as error:
                 group.append((job, translated(error)))
                 if isinstance(error, _FATAL):
                     raise  # the file failed, not the job
@@ -247,8 +247,8 @@ class DatabaseThread:
             return
         try:
             self.connection = self._recover(self.connection, error)
-        except Exception as failure:
-            raise SyncFailedError(f"the store failed and could not be reopened yet: {failure}", unknown=False) from error
+        except Exception as failure:  # noqa: BLE001  (tried again before the next commit)
+            raise SyncFailedError(f"the store failed, not reopened yet: {failure}", unknown=False) from error
         self.broken = None
         if self.on_mended is not None:
             self._loop.call_soon_threadsafe(self.on_mended)

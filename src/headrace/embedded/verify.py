@@ -61,7 +61,8 @@ def examine(connection: apsw.Connection) -> VerifyReport:
             messages += count
             row = connection.execute("SELECT msgs FROM stream WHERE id = ?", (record.id,)).fetchone()
             if row is not None and row[0] != count:
-                problems.append(Problem(stream=record.name, file="streams.db", what=f"{row[0]} messages counted as {count}"))
+                what = f"{count} messages, counted as {row[0]}"
+                problems.append(Problem(stream=record.name, file="streams.db", what=what))
     except apsw.Error as error:
         problems.append(Problem(file="streams.db", what=str(translated(error))))
     return VerifyReport(ok=not problems, messages=messages, problems=tuple(problems))

@@ -1,7 +1,8 @@
 """Wake: how the processes of one directory know of each other. One datagram socket and one lock file per member.
 
-A member holds an advisory lock (flock) on its file in ``wake/`` while it lives. Whoever finds such a lock free lets what
-that member held fall due at once. A commit sends one datagram to every other socket; a poll every 250 ms is the net.
+A member holds an advisory lock (flock) on its file in ``wake/`` while it lives. Whoever finds such a lock free lets
+what that member held fall due at once. A commit sends one datagram to every other socket; a poll every 250 ms is
+the net.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import apsw
 
+from headrace.embedded.rows import every
 from headrace.embedded.store import Store
 
 __all__ = ["Members"]
@@ -96,7 +98,7 @@ class Members:
         self._wake()
 
     def notify(self) -> None:
-        """Tell the others that something was committed: at once, one datagram each, however many commits a turn brings."""
+        """Tell the others that something was committed: one datagram each for all commits of a turn."""
         if self._peers and not self._sending and not self._left:
             self._sending = True
             self._store.loop.call_soon(self._send)
@@ -139,7 +141,7 @@ class Members:
                 self._wake()
 
     def _others(self) -> list[str]:
-        return [name.removesuffix(LOCK) for name in os.listdir(self._directory) if name.endswith(LOCK)]
+        return [name.removesuffix(LOCK) for name in os.listdir(self._directory) if name.endswith(LOCK)]  # noqa: PTH208  (a descriptor)
 
     def _dead(self) -> list[str]:
         return [name for name in self._peers if self._is_dead(name)]
@@ -161,9 +163,9 @@ class Members:
     def first_look(self, connection: apsw.Connection) -> None:
         """At open: what belongs to members that are not there falls due (on the consumers thread)."""
         present = {name for name in self._others() if name == self._name or not self._is_dead(name)}
-        owners = connection.execute(
-            "SELECT owner FROM lease WHERE owner != 0 UNION SELECT owner FROM pending WHERE owner != 0"
-        ).fetchall()
+        owners = every(
+            connection, "SELECT owner FROM lease WHERE owner != 0 UNION SELECT owner FROM pending WHERE owner != 0"
+        )
         for (owner,) in owners:
             if f"{owner:016x}" not in present:
                 _release(connection, owner)

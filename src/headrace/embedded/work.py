@@ -26,7 +26,7 @@ async def off_the_loop(function: Callable[[], T], where: str) -> T:
         except asyncio.CancelledError:
             await asyncio.wait([work])
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (translated)
             raise translated(error, where) from None
         finally:
             clock.end()

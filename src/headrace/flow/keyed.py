@@ -169,6 +169,8 @@ class KeyedQueues:
 
     async def wait_for_room(self, low: int) -> None:
         """Return once at most `low` are held, or a runner is idle while there is room."""
+        if self.held <= low:
+            return
         if self.has_idle and self.held >= self.capacity:
             self._on_full()
         future = asyncio.get_running_loop().create_future()

@@ -12,6 +12,8 @@ from headrace.core.errors import ConfigError
 
 __all__ = ["RetryPolicy"]
 
+_LARGEST_POWER = 700.0  # e**709 is the largest float
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
@@ -67,9 +69,12 @@ class RetryPolicy:
         initial, maximum = seconds_of(self.initial, "initial"), seconds_of(self.maximum, "maximum")
         if initial == 0 or self.multiplier == 1:
             return initial
-        # Compared as logarithms: the power itself overflows long before attempt 10**9.
-        if (attempt - 1) * math.log(self.multiplier) >= math.log(maximum / initial):
+        # In logarithms: the power itself overflows long before attempt 10**9.
+        power = (attempt - 1) * math.log(self.multiplier)
+        if math.log(initial) + power >= math.log(maximum):
             return maximum
+        if power > _LARGEST_POWER:
+            return min(maximum, math.exp(math.log(initial) + power))
         return min(maximum, initial * self.multiplier ** (attempt - 1))
 
 

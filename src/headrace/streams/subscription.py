@@ -64,15 +64,15 @@ class StreamSubscription:
         if self._pulling:
             raise UsageError("one pull at a time")
         self._pulling = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
         try:
-            room = self._max_in_flight - len(self._waiting) - len(self._running)
-            if room <= 0:
-                started = asyncio.get_running_loop().time()
-                if not await self._wait_for_room(wait):
-                    return []
-                wait = max(0.0, wait - (asyncio.get_running_loop().time() - started))
-                room = self._max_in_flight - len(self._waiting) - len(self._running)
-            messages = await self._pull(min(limit, room), wait)
+            if self._free() <= 0 and not await self._wait_for_room(wait):
+                return []
+            messages = await self._pull(min(limit, self._free()), max(0.0, deadline - loop.time()))
+            if not messages and self._stopped:
+                # A stopped session answers at once: whoever pulls in a loop must not keep the loop for itself.
+                await asyncio.sleep(max(0.0, deadline - loop.time()))
             return [self._delivery(msg) for msg in messages]
         finally:
             self._pulling = False
@@ -200,6 +200,9 @@ class StreamSubscription:
             self._owners.pop(msg, None)
         if self._room is not None:
             self._free_room()
+
+    def _free(self) -> int:
+        return self._max_in_flight - len(self._waiting) - len(self._running)
 
     async def _wait_for_room(self, wait: float) -> bool:
         if wait <= 0:

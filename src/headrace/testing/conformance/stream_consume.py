@@ -14,7 +14,7 @@ from headrace.streams.config import (
 )
 from headrace.streams.consumer import Consumer
 from headrace.streams.errors import (
-    ConsumerConfigError,
+    ApiError,
     ConsumerDeletedError,
     ConsumerDoesNotExistError,
     ConsumerExistsError,
@@ -244,7 +244,8 @@ async def consumer_update_rules(open_streams: OpenStreams) -> None:
         changed = await stream.update_consumer(ConsumerConfig(durable="c", max_ack_pending=7))
         assert (await changed.info()).config.max_ack_pending == 7
         refused = ConsumerConfig(durable="c", max_ack_pending=7, deliver_policy=DeliverPolicy.NEW)
-        await failure_of(lambda: stream.update_consumer(refused), ConsumerConfigError)
+        error = await failure_of(lambda: stream.update_consumer(refused), ApiError)
+        assert isinstance(error, ApiError) and error.err_code == 10012, f"10012 expected, got {error!r}"
         assert stream_sequences(await fetch(changed, 5, QUIET)) == [2, 3], "the position moved"
 
 

@@ -1,0 +1,117 @@
+"""A failing disk, played by a VFS: what was acknowledged is there, nothing is acknowledged that may not be."""
+
+import asyncio
+
+import apsw
+import pytest
+
+from headrace import embedded
+from headrace.core.errors import Fault, PublishError
+from headrace.embedded import DiskFull, DiskFullError, DiskRecovered, Reopened, SyncFailed, SyncFailedError
+from headrace.streams.config import StreamConfig
+
+
+class File(apsw.VFSFile):
+    def __init__(self, disk, name, flags):
+        super().__init__("", name, flags)
+        self.disk = disk
+        self.is_log = (name.filename() if isinstance(name, apsw.URIFilename) else str(name)).endswith("streams.db-wal")
+
+    def xSync(self, flags):  # noqa: N802
+        if self.is_log and self.disk.failing_syncs:
+            self.disk.failing_syncs -= 1
+            raise apsw.IOError("planted")
+        super().xSync(flags)
+
+    def xWrite(self, data, offset):  # noqa: N802
+        if self.is_log and self.disk.full:
+            self.disk.full -= 1
+            raise apsw.FullError("planted")
+        super().xWrite(data, offset)
+
+
+class Disk(apsw.VFS):
+    def __init__(self):
+        self.failing_syncs = self.full = 0
+        super().__init__("failing", "", makedefault=True)
+
+    def xOpen(self, name, flags):  # noqa: N802
+        return File(self, name, flags)
+
+
+@pytest.fixture
+def disk():
+    made = Disk()
+    yield made
+    made.unregister()
+
+
+async def refused(streams, fault, cause):
+    with pytest.raises(PublishError) as error:
+        await streams.publish("S", b"lost?", msg_id="again")
+    assert error.value.fault is fault
+    assert isinstance(error.value.__cause__, cause)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+def test_failed_sync(tmp_path, disk, failures):
+    seen = []
+
+    async def run():
+        async with embedded.open(tmp_path / "store", on_advisory=seen.append) as streams:
+            stream = await streams.create_stream(StreamConfig(name="S"))
+            await streams.publish("S", b"before")
+            disk.failing_syncs = failures
+            await refused(streams, Fault.UNKNOWN, SyncFailedError)
+            assert (await stream.get_msg(1)).data == b"before"
+            while disk.failing_syncs:
+                await refused(streams, Fault.UNAVAILABLE, SyncFailedError)
+            ack = await streams.publish("S", b"lost?", msg_id="again")
+            assert ack.sequence == 2
+            await streams.publish("S", b"after")
+            assert [message.data for message in await stream.read()] == [b"before", b"lost?", b"after"]
+        kinds = [type(each) for each in seen]
+        assert (kinds[0], kinds[-1]) == (SyncFailed, Reopened)
+        async with embedded.open(tmp_path / "store") as streams:
+            assert (await streams.verify()).messages == 3
+
+    asyncio.run(run())
+
+
+def test_full_disk(tmp_path, disk):
+    seen = []
+
+    async def run():
+        async with embedded.open(tmp_path / "store", on_advisory=seen.append) as streams:
+            stream = await streams.create_stream(StreamConfig(name="S"))
+            await streams.publish("S", b"before")
+            disk.full = 1
+            await refused(streams, Fault.UNAVAILABLE, DiskFullError)
+            assert not (tmp_path / "store" / "reserve").exists()
+            await refused(streams, Fault.UNAVAILABLE, DiskFullError)
+            assert (await stream.get_msg(1)).data == b"before"
+            assert await stream.purge() == 1
+            await asyncio.sleep(1.2)
+            assert (tmp_path / "store" / "reserve").stat().st_size == 16 * 2**20
+            assert (await streams.publish("S", b"after")).sequence == 2
+        assert [type(each) for each in seen] == [DiskFull, DiskRecovered]
+
+    asyncio.run(run())
+
+
+def test_the_log_stays_bounded(tmp_path):
+    async def run():
+        async with embedded.open(tmp_path / "store") as streams:
+            await streams.create_stream(StreamConfig(name="S", max_messages=100))
+            largest = 0
+
+            async def load():
+                nonlocal largest
+                for _ in range(60):
+                    await streams.publish("S", b"x" * 100_000)
+                    largest = max(largest, streams.stats().wal_bytes)
+
+            await asyncio.gather(*(load() for _ in range(30)))
+            assert 0 < largest < 64 * 2**20
+
+    asyncio.run(run())
