@@ -333,7 +333,6 @@ async def _faststream_memory(count: int) -> float:
 
 async def _headrace_memory(count: int) -> float:
     from headrace.connect import connect
-
     from headrace.flow.topic import Topic
 
     async with connect(":memory:") as broker:
@@ -358,7 +357,6 @@ def peers() -> None:
     """Against FastStream's in-memory test broker, publish to handler; fewer messages, it is slow."""
     for name, function in (("faststream_memory", _faststream_memory), ("headrace_memory", _headrace_memory)):
         try:
-            function.__globals__  # noqa: B018
             asyncio.run(function(1))
         except ImportError as error:
             print(f"{name}: SKIPPED, {error}")

@@ -9,9 +9,9 @@ from headrace.testing.virtual import VirtualLoop
 
 
 def run(coroutine):
-    """Run it on a virtual loop of its own."""
+    """Run it on a virtual loop of its own, at most so many virtual seconds: what hangs there ends at once here."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(coroutine)
+        return runner.run(asyncio.wait_for(coroutine, 3_600))
 
 
 def brokers(path):

@@ -1,12 +1,13 @@
 """Differential test: a state machine drives the embedded engine and the model side by side, on virtual time."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -28,6 +29,7 @@ from tests.model.model import Config, Model, Refused
 
 SUBJECTS = st.sampled_from(["s.a", "s.b", "s.c"])
 IDS = st.sampled_from(["one", "two", "three"])
+QUICK = "HEADRACE_SHRINK" not in os.environ
 NAMES = st.sampled_from(["x", "y"])
 NEAR = st.integers(-2, 2)
 PLACE = st.integers(0, 30)
@@ -320,6 +322,7 @@ def check(machine, examples, steps):
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
+            phases=(Phase.explicit, Phase.generate) if QUICK else tuple(Phase),
         ),
     )
 

@@ -15,7 +15,7 @@ from headrace.core.errors import (
     UsageError,
 )
 
-__all__ = ["ExitCode", "NotFoundError", "exit_code_of", "message_of_error"]
+__all__ = ["ExitCode", "NotFoundError", "StoppedError", "exit_code_of", "message_of_error"]
 
 
 class ExitCode(IntEnum):
@@ -33,9 +33,13 @@ class NotFoundError(HeadraceError):
     """What the command was asked for is not there."""
 
 
+class StoppedError(HeadraceError):
+    """Somebody pressed Ctrl-C; click would make of a KeyboardInterrupt what each version likes."""
+
+
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code of a command that ended with this error."""
-    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+    if isinstance(error, StoppedError | KeyboardInterrupt | asyncio.CancelledError):
         return ExitCode.INTERRUPTED
     if isinstance(error, _missing()):
         return ExitCode.NOT_FOUND
@@ -48,6 +52,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
 
 def message_of_error(error: BaseException) -> str:
     """One line that says what went wrong; an error nobody planned for is named as such."""
+    if exit_code_of(error) is ExitCode.INTERRUPTED:
+        return "interrupted"
     notes: list[str] = getattr(error, "__notes__", [])
     text = " ".join("; ".join((str(error), *notes)).split())
     if isinstance(error, HeadraceError):

@@ -67,17 +67,16 @@ def _ended(error: BaseException) -> int:
         # whoever read our output has seen enough; nothing more may be written, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
-    if isinstance(error, SystemExit):  # click's own way out
-        code = error.code if isinstance(error.code, int) else ExitCode.FAILED
-        return _fail("interrupted", code) if code == ExitCode.INTERRUPTED else code
-    if isinstance(error, typer.Abort):
-        return _fail("not done", ExitCode.FAILED)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else ExitCode.FAILED
+    if isinstance(error, typer.Abort):  # Ctrl-C or the end of input where something was asked
+        return _fail("interrupted", ExitCode.INTERRUPTED)
     if hasattr(error, "format_message"):  # click's own, wherever this typer keeps them
         return _usage(error)
     if os.environ.get("HEADRACE_DEBUG"):
         raise error
     code = exit_code_of(error)
-    return _fail("interrupted" if code is ExitCode.INTERRUPTED else message_of_error(error), code)
+    return _fail(message_of_error(error), code)
 
 
 def _usage(error: Any) -> int:

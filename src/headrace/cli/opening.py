@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
+from headrace.cli.exits import StoppedError
 from headrace.cli.options import is_directory
 from headrace.core.broker import Broker
 from headrace.core.errors import UnsupportedError
@@ -18,8 +19,11 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command. Ctrl-C cancels it, so that what it opened is closed in order."""
-    return asyncio.run(work)
+    """Run a command. Ctrl-C cancels it, so that what it opened is closed in order; ``StoppedError`` then."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt as error:
+        raise StoppedError from error
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from headrace.core.errors import ConfigError
+from headrace.core.errors import ConfigError, HeadraceError
 
 __all__ = ["DEFAULT_URL", "Json", "Url", "Yes", "confirm", "directory_of", "duration_of", "is_directory"]
 
@@ -65,4 +66,10 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{question} Nobody can be asked here: say --yes")
-    typer.confirm(question, abort=True, err=True)
+    # asyncio only notes a Ctrl-C for later, and nothing comes later while an answer is waited for
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if not typer.confirm(question, err=True):
+            raise HeadraceError("not done")
+    finally:
+        signal.signal(signal.SIGINT, before)

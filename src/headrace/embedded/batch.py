@@ -80,6 +80,7 @@ class Batch:
         run = route.run
         if run.serial != self.routes.serial:
             run.serial = self.routes.serial
+            run.touched.clear()  # of a transaction that stored nothing: refused, or a duplicate
             run.load(self.connection, self.now)
         if not route.subject_id:
             route.subject_id = intern(self.connection, subject)

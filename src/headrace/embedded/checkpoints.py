@@ -8,20 +8,37 @@ import apsw
 
 from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE
 
-__all__ = ["checkpoint"]
+__all__ = ["checkpoint", "close", "open_both"]
+
+FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
 
 
-def checkpoint(path: Path, mode: str) -> int:
-    """Move both logs into their files; how many bytes are left in them."""
-    left = 0
-    for name in (STREAMS_FILE, CONSUMERS_FILE):
-        connection = apsw.Connection(str(path / name), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-        try:
-            connection.set_busy_timeout(5_000)
-            connection.execute("PRAGMA fullfsync=ON")
-            connection.execute("PRAGMA checkpoint_fullfsync=ON")
-            _, pages, moved = connection.execute(f"PRAGMA main.wal_checkpoint({mode})").fetchone() or (0, 0, 0)
-            left += max(0, pages - moved) * 4096
-        finally:
+def checkpoint(path: Path) -> None:
+    """Move both logs into their files as far as nobody is in the way."""
+    close(open_both(path))
+
+
+def open_both(path: Path) -> list[apsw.Connection]:
+    """A writing connection to each file. The last one to close carries the log over, which a reader cannot."""
+    opened: list[apsw.Connection] = []
+    try:
+        for name in (STREAMS_FILE, CONSUMERS_FILE):
+            opened.append(apsw.Connection(str(path / name), flags=FLAGS))
+            opened[-1].set_busy_timeout(5_000)
+            opened[-1].execute("PRAGMA fullfsync=ON")
+            opened[-1].execute("PRAGMA checkpoint_fullfsync=ON")
+    except BaseException:
+        for connection in opened:
             connection.close()
-    return left
+        raise
+    return opened
+
+
+def close(connections: list[apsw.Connection]) -> None:
+    """Checkpoint and close them."""
+    try:
+        for connection in connections:
+            connection.execute("PRAGMA main.wal_checkpoint(PASSIVE)").fetchall()
+    finally:
+        for connection in connections:
+            connection.close()

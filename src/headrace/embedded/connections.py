@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +141,7 @@ class Connections:
         return fresh
 
     @contextmanager
-    def _connected(self, name: str, flags: int) -> Iterator[apsw.Connection]:
+    def _connected(self, name: str, flags: int) -> Generator[apsw.Connection]:
         """A connection that is closed only if what follows fails."""
         assert self.directory is not None  # noqa: S101  (only files come here)
         connection = apsw.Connection(str(self.directory / name), flags=flags, statementcachesize=256)

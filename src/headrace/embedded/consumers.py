@@ -224,7 +224,7 @@ class ConsumerRoom:
         await self._removed()
 
     def dropped(self, consumer_id: int, stream: str, name: str, cause: str) -> None:
-        """Its row is gone: end its pulls here and onewhere."""
+        """Its row is gone: end its pulls here and everywhere."""
         place = self.places.get(consumer_id)
         if place is not None:
             place.end(ConsumerDeletedError("the consumer was deleted"))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Self
 
 from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock, current_clock
 from headrace.core.errors import PublishError, UnsupportedError
 from headrace.core.headers import HeadersLike
-from headrace.embedded import backup, management, verify
+from headrace.embedded import management
 from headrace.embedded.advisories import Advisory, Reopened, SyncFailed, guarded
+from headrace.embedded.backup import BackupReport, take
 from headrace.embedded.catalog import no_such_stream, stream_by_name, streams_all
 from headrace.embedded.configs import completed
 from headrace.embedded.consumers import drop_stream
@@ -26,6 +27,7 @@ from headrace.embedded.state import stream_info
 from headrace.embedded.stats import EngineStats, stats_of
 from headrace.embedded.store import Store
 from headrace.embedded.stream import EmbeddedStream
+from headrace.embedded.verify import VerifyReport, examine
 from headrace.streams.config import (
     ConsumerConfig,
     OrderedConsumerConfig,
@@ -52,7 +54,7 @@ async def open(  # noqa: A001  (embedded.open reads as what it does)
     options: EmbeddedOptions = _DEFAULT,
     clock: Clock | None = None,
     on_advisory: Callable[[Advisory], None] | None = None,
-) -> AsyncIterator[EmbeddedStreams]:
+) -> AsyncGenerator[EmbeddedStreams]:
     """Open the store in this directory (``:memory:``: a private one without a disk) as an async context manager."""
     streams = await opened(path, options=options, clock=clock, on_advisory=on_advisory)
     async with streams:
@@ -249,13 +251,15 @@ class EmbeddedStreams:
         headers: HeadersLike | None = None,
         msg_id: str | None = None,
         options: StreamPublishOptions | None = None,
-    ) -> Coroutine[Any, Any, PubAck]:
+    ) -> CoroutineType[Any, Any, PubAck]:
         """Store a message; returns once it is on disk. ``PublishError``."""
-        return self._publisher.publish(subject, data, headers, msg_id, options=options)
+        # mypy has no word for what pyright (and Python) call this coroutine's type
+        return self._publisher.publish(subject, data, headers, msg_id, options=options)  # type: ignore[return-value]
 
     async def publish_msg(self, message: StreamMessage, *, options: StreamPublishOptions | None = None) -> PubAck:
         """Store a message."""
-        return await self._publisher.publish(message.subject, message.data, message.headers, message.msg_id, options=options)
+        given = message.headers
+        return await self._publisher.publish(message.subject, message.data, given, message.msg_id, options=options)
 
     async def publish_many(self, messages: Sequence[StreamMessage]) -> list[PubAck | PublishError]:
         """One result per item, in order; an item fails alone."""
@@ -301,16 +305,16 @@ class EmbeddedStreams:
 
     async def backup(
         self, file: str | os.PathLike[str], *, streams: Sequence[str] | None = None, overwrite: bool = False
-    ) -> backup.BackupReport:
+    ) -> BackupReport:
         """A consistent copy of the store in one file, taken while it is in use."""
         self._store.check_usable()
         await self._room.flush_acks()
-        return await backup.take(self._store, Path(file), streams, overwrite=overwrite)
+        return await take(self._store, Path(file), streams, overwrite=overwrite)
 
-    async def verify(self) -> verify.VerifyReport:
+    async def verify(self) -> VerifyReport:
         """Look at every record, while in use."""
         self._store.check_usable()
-        return await self._room.read(verify.examine)
+        return await self._room.read(examine)
 
     def stats(self) -> EngineStats:
         """Plain numbers, no I/O but the size of the logs."""

@@ -127,10 +127,10 @@ class PublishJob(Job):
         for waiter, result in zip(self.waiters, self.results, strict=not self.overdue):
             if waiter.done():
                 continue
-            if type(result) is PubAck:
+            if isinstance(result, PubAck):
                 waiter.set_result(result)
             else:
-                waiter.set_exception(result)  # type: ignore[arg-type]
+                waiter.set_exception(result)
 
     def failed(self, error: BaseException) -> None:
         """Tell everybody; each gets an exception of their own."""

@@ -40,7 +40,9 @@ def enforce(connection: apsw.Connection, record: StreamRecord, subjects: Iterabl
 
 def _per_subject(connection: apsw.Connection, record: StreamRecord, most: int, subjects: Iterable[int] | None) -> int:
     over = "SELECT subject, msgs FROM subject_state WHERE stream = ? AND msgs > ?"
-    rows: list[Any] = connection.execute(over, (record.id, most)).fetchall() if subjects is None else []
+    rows: list[tuple[Any, ...]] = []
+    if subjects is None:
+        rows.extend(connection.execute(over, (record.id, most)))
     for subject in subjects or ():
         found = connection.execute(f"{over} AND subject = ?", (record.id, most, subject)).fetchone()
         if found is not None:

@@ -35,7 +35,7 @@ class Maintenance:
         self.store = store
         self.full = False
         """Whether the disk is full: publishes are refused until there is space again."""
-        self.tell_full: Callable[[bool], None] = bool
+        self.tell_full: Callable[[bool], object] = bool
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_at = 0
         self._checkpoint: asyncio.TimerHandle | None = None
@@ -95,7 +95,7 @@ class Maintenance:
             if _free(path) < self.store.options.reserve_bytes:
                 self.disk_full()
             with suppress(HeadraceError, RuntimeError):
-                await self.store.offload(lambda: checkpoint(path, "PASSIVE"))
+                await self.store.offload(lambda: checkpoint(path))
 
     def _run_sync(self) -> None:
         self._sync = None

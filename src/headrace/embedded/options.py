@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from typing import Any
 
 from headrace.core.duration import Duration, seconds_of
 from headrace.core.errors import ConfigError, PublishError
@@ -68,10 +69,11 @@ class EmbeddedOptions:
             ("ack_flush", 0.001, 10.0),
             ("stall_wait", 0.0, 86_400.0),
         ):
-            value = getattr(self, name)
-            if value is not None or name != "stall_wait":
+            value: Any = getattr(self, name)  # None is refused as any other wrong value
+            if name != "stall_wait" or value is not None:
                 # frozen for the user; here each length of time gets its one form
-                object.__setattr__(self, name, timedelta(seconds=seconds_of(value, name, least=least, most=most)))
+                length = timedelta(seconds=seconds_of(value, name, least=least, most=most))
+                object.__setattr__(self, name, length)
 
     def _check_counts(self) -> None:
         for name, least, most in (
@@ -88,4 +90,5 @@ class EmbeddedOptions:
 
     def seconds(self, name: str) -> float:
         """A length of time of these options, in seconds."""
-        return seconds_of(getattr(self, name), name)
+        length: Any = getattr(self, name)
+        return seconds_of(length, name)

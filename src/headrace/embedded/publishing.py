@@ -34,7 +34,7 @@ class Publisher:
         self.outstanding = 0
         """Answers of `publish_async` that are not there yet."""
         self.messages = self.bytes = 0
-        self.on_expiry: Callable[[int], None] = int
+        self.on_expiry: Callable[[int], None] = _nothing
         """Told when the first message of a commit expires; the room sets it."""
         self.on_disk_full: Callable[[], None] = _nothing
         """Told when a commit found the disk full; the room sets it."""
@@ -254,5 +254,5 @@ def _wake_first(waiters: deque[asyncio.Future[None]]) -> bool:
     return False
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     return

@@ -44,11 +44,13 @@ def _runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _remove_run(connection: apsw.Connection, record: StreamRecord, low: int, high: int) -> int:
     table = f"msg_{record.id}"
-    rows: list[Any] = connection.execute(
-        f"SELECT subject, count(*), sum(length(data)), sum(length(headers)), count(headers) FROM {table} "
-        "WHERE seq BETWEEN ? AND ? GROUP BY subject",
-        (low, high),
-    ).fetchall()
+    rows: list[tuple[Any, ...]] = list(
+        connection.execute(
+            f"SELECT subject, count(*), sum(length(data)), sum(length(headers)), count(headers) FROM {table} "
+            "WHERE seq BETWEEN ? AND ? GROUP BY subject",
+            (low, high),
+        )
+    )
     if not rows:
         return 0
     fixed, per_block = overheads(record.config)

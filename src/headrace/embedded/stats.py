@@ -28,9 +28,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 def stats_of(room: Room) -> EngineStats:
     """The numbers as they are now."""
     store, wal = room.store, 0
-    for name in (STREAMS_FILE, CONSUMERS_FILE) if store.path is not None else ():
+    path = store.path
+    for name in (STREAMS_FILE, CONSUMERS_FILE):
         with suppress(OSError):
-            wal += (store.path / f"{name}-wal").stat().st_size  # type: ignore[operator]
+            wal += 0 if path is None else (path / f"{name}-wal").stat().st_size
     return EngineStats(
         commits=0 if store.options.read_only else store.streams.commits,
         messages=room.publisher.messages,

@@ -12,10 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import apsw
+
 from headrace.core.clock import Clock
 from headrace.core.errors import ClosedError, HeadraceError, UnsupportedError, UsageError
 from headrace.embedded.advisories import Advisory
-from headrace.embedded.checkpoints import checkpoint
+from headrace.embedded.checkpoints import close, open_both
 from headrace.embedded.connections import Connections, Opened
 from headrace.embedded.errors import translated
 from headrace.embedded.files import Turnstile
@@ -63,7 +65,6 @@ class Store:
     async def open(cls, path: str | os.PathLike[str], options: EmbeddedOptions, clock: Clock) -> Store:
         """Open or make the store; blocking work is done off the loop."""
         connections = Connections(path, options)
-        opened: Opened | None = None
         clock.begin()
         worker = ThreadPoolExecutor(1, thread_name_prefix="headrace-open")
         try:
@@ -77,7 +78,7 @@ class Store:
         except Exception as error:  # noqa: BLE001  (translated)
             raise translated(error, os.fspath(path)) from None
         finally:
-            worker.shutdown(wait=opened is not None)
+            worker.shutdown(wait=False)  # it is done: whatever was cancelled was waited for
             clock.end()
         store = cls(opened.path, options, clock)
         store._start(connections, opened)
@@ -167,16 +168,19 @@ class Store:
 
     async def _end(self) -> None:
         failure: BaseException | None = None
-        threads = ("streams", "consumers", "reader")
+        last: list[apsw.Connection] = []
+        path = self.path
+        if path is not None and not self.options.read_only:
+            with suppress(HeadraceError):
+                last = await self.offload(lambda: open_both(path))
+        threads = ("reader", "consumers", "streams")
         for thread in dict.fromkeys(getattr(self, name) for name in threads if hasattr(self, name)):
             try:
                 await thread.aclose()
             except Exception as error:  # noqa: BLE001  (the others are closed first)
                 failure = error
-        if self.path is not None and not self.options.read_only and failure is None:
-            path = self.path
-            with suppress(HeadraceError, OSError):  # the last to close carries the logs over and removes them
-                await self.offload(lambda: checkpoint(path, "PASSIVE"))
+        with suppress(HeadraceError):
+            await self.offload(lambda: close(last))
         if self._workers is not None:
             self._workers.shutdown(wait=True)
         for gate in self.gates.values():

@@ -128,11 +128,6 @@ class KeyedQueues:
         """Whether one could start now."""
         return bool(self._ready)
 
-    @property
-    def has_idle(self) -> bool:
-        """Whether a runner has nothing to do."""
-        return bool(self._idle)
-
     def wake(self, count: int = 1) -> None:
         """Wake so many idle runners. One per pull: it wakes the next when its handler suspends."""
         while count and self._idle:
@@ -171,7 +166,7 @@ class KeyedQueues:
         """Return once at most `low` are held, or a runner is idle while there is room."""
         if self.held <= low:
             return
-        if self.has_idle and self.held >= self.capacity:
+        if self._idle and not self._ready and self.held >= self.capacity:
             self._on_full()
         future = asyncio.get_running_loop().create_future()
         self._waiting_for_room.append(future)

@@ -78,39 +78,30 @@ class Worker:
         timeout = seconds_or_none(handler_timeout, "handler_timeout", least=0.001)
         self._threads = Threads(concurrency, broker.clock)
         step = _step(handler, codec, middleware, self._threads, timeout)
+        rules = Rules(retry, on_exhausted, _nak_limit(ordering, broker), random.random)
+        events = Events(broker.clock, on_exhausted, on_failure)
         self._places = [Place() for _ in range(concurrency)]
-        self._subscriptions: list[Subscription] = []
         self._queues = KeyedQueues(self._options.max_in_flight or 0, ordering, self._full)
-        self._stats = Stats(self._queues, self._places, self._subscriptions)
-        self._burial = Burial(broker, create=self._options.create is not False)
-        self._sweep = Sweep(
-            self._queues, self._places, self._stats, handler_timeout=timeout, release=self._release, fail=self._fail
-        )
-        self._pulls = Pulls(self._queues, self._stats, self._sweep.arm)
-        self._attempts = Attempts(
-            self._queues,
-            self._stats,
-            step,
-            Rules(retry, on_exhausted, _nak_limit(ordering, broker), random.random),
-            events=Events(broker.clock, on_exhausted, on_failure),
-            burial=self._burial,
-            release=self._release,
-            fail=self._fail,
-        )
-        self._drain = Drain(
-            self._queues,
-            self._places,
-            self._attempts,
-            pulls=self._pulls,
-            sweep=self._sweep,
-            release=self._release,
-        )
+        self._assemble(step, rules, events, timeout)
         self._life: asyncio.Task[None] | None = None
         self._opened = False
         self._stopping: asyncio.Event = asyncio.Event()
         self._error: BaseException | None = None
         self._block: asyncio.Task[Any] | None = None
         self._block_cancelled = False
+
+    def _assemble(self, step: Step, rules: Rules, events: Events, timeout: float | None) -> None:
+        """Make the parts that its life consists of; none of them starts anything."""
+        queues, places, release, fail = self._queues, self._places, self._release, self._fail
+        self._subscriptions: list[Subscription] = []
+        self._stats = stats = Stats(queues, places, self._subscriptions)
+        self._burial = Burial(self._broker, create=self._options.create is not False)
+        self._sweep = Sweep(queues, places, stats, handler_timeout=timeout, release=release, fail=fail)
+        self._pulls = Pulls(queues, stats, self._sweep.arm)
+        self._attempts = Attempts(
+            queues, stats, step, rules, events=events, burial=self._burial, release=release, fail=fail
+        )
+        self._drain = Drain(queues, places, self._attempts, pulls=self._pulls, sweep=self._sweep, release=release)
 
     @property
     def stats(self) -> Stats:

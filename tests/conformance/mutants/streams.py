@@ -7,18 +7,17 @@ does instead is the defect.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 
-from headrace.core.delivery import ACK, Ack, Nak, Reject
-from headrace.core.errors import PublishError
-from headrace.core.headers import Headers
+from headrace.core.delivery import ACK, Nak, Reject
 from headrace.streams.api import Stream as AnyStream
-from headrace.streams.config import AckPolicy, DiscardPolicy, RetentionPolicy
+from headrace.streams.config import AckPolicy, DeliverPolicy, DiscardPolicy, RetentionPolicy
 from headrace.streams.consumer import Consumer as AnyConsumer
-from headrace.streams.errors import ConsumerDeletedError, MessageDeleteError, StreamFullError
+from headrace.streams.errors import ApiError, ConsumerDeletedError
 from headrace.streams.info import PubAck
 
 
@@ -153,12 +152,8 @@ class MiscountsPurge:
 class DeletesQuietly:
     class Stream(Wrong):
         async def delete_msg(self, sequence):
-            try:
+            with suppress(ApiError):
                 await self.inner.delete_msg(sequence)
-            except MessageDeleteError:
-                raise
-            except Exception:  # a gap is no error
-                return
 
 
 class ReadSkips:
@@ -264,8 +259,46 @@ class PurgedStayPending:
     def info(inner):
         async def info():
             found = await inner()
-            return msgspec.structs.replace(found, num_ack_pending=found.delivered.stream - found.ack_floor.consumer)
+            return msgspec.structs.replace(found, num_ack_pending=found.delivered.consumer)
 
         return info
 
 
+class OrderedSkips:
+    """The ordered reader begins at the newest message."""
+
+    class Stream(Wrong):
+        async def ordered_consumer(self, config):
+            return await self.inner.ordered_consumer(replace(config, deliver_policy=DeliverPolicy.LAST))
+
+
+MUTANTS = {
+    "acked_is_stored": AcksBeforeCommit,
+    "sequence_never_reused": ReusesSequences,
+    "expectations_hold": NoExpectations,
+    "dedup_outlives_ack": ForgetsAckedIds,
+    "discard_old_keeps_limit": limits_changed(max_messages_per_subject=None),
+    "discard_new_refuses": limits_changed(discard=DiscardPolicy.OLD),
+    "max_age_removes": limits_changed(max_age=None),
+    "purge_counts": MiscountsPurge,
+    "delete_leaves_gap": DeletesQuietly,
+    "reads_find_everything": ReadSkips,
+    "names_and_subjects_exclusive": TakesAnyStream,
+    "async_publishes_resolve": FuturesLost,
+    "ack_floor_waits_for_gap": HighestSeenFloor,
+    "ack_wait_redelivers": NeverRedelivers,
+    "in_progress_restarts_wait": NoProgress,
+    "nak_delay_exact": HalvesNakDelay,
+    "term_is_final": swaps(Reject, lambda _: Nak(0.5)),
+    "max_deliver_ends": consumers_changed(max_deliver=None),
+    "backoff_replaces_wait": consumers_changed(backoff=(), ack_wait=timedelta(seconds=2)),
+    "ack_all_covers_below": consumers_changed(ack_policy=AckPolicy.EXPLICIT),
+    "deliver_policies_begin": consumers_changed(filter_subject=None),
+    "max_ack_pending_holds": consumers_changed(max_ack_pending=1000),
+    "parked_pull_wakes": DropsWakeUp,
+    "deleted_consumer_ends_pull": EndsInSilence,
+    "consumer_update_rules": UpdatesAnything,
+    "retention_follows_acks": RetainsAcked,
+    "removed_leaves_pending": PurgedStayPending,
+    "ordered_sees_all_once": OrderedSkips,
+}

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+import typer
 
 from headrace.cli.main import main
 from tests.integration.cli.commands import Here, ended, process
@@ -175,6 +176,10 @@ def test_streams(headrace):
     assert headrace("stream", "info", "NONE").code == 3
 
 
+def interrupt(*_, **__):
+    raise typer.Abort
+
+
 def test_destroying_asks(headrace, monkeypatch):
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     for _ in range(5):
@@ -185,6 +190,10 @@ def test_destroying_asks(headrace, monkeypatch):
         assert (result.code, result.out) == (2, "")
         assert "--yes" in result.err
     assert headrace.done("stream", "ls", "--json").json[0]["state"]["messages"] == 5
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer, code in ((lambda *_, **__: False, 1), (interrupt, 130)):
+        monkeypatch.setattr("typer.confirm", answer)
+        assert headrace("stream", "rm", "orders").code == code
     assert headrace.done("stream", "purge", "orders", "--keep", "2", "--yes", "--json").json["purged"] == 3
     assert headrace.done("consumer", "rm", "orders", "c", "-y", "--json").json == {"stream": "orders", "deleted": "c"}
     assert headrace.done("stream", "rm", "orders", "-y", "--json").json == {"deleted": "orders", "messages": 2}

@@ -13,7 +13,7 @@ from headrace.streams.config import StreamConfig
 
 class File(apsw.VFSFile):
     def __init__(self, disk, name, flags):
-        super().__init__("", name, flags)
+        super().__init__("unix", name, flags)
         self.disk = disk
         self.is_log = (name.filename() if isinstance(name, apsw.URIFilename) else str(name)).endswith("streams.db-wal")
 
@@ -33,7 +33,7 @@ class File(apsw.VFSFile):
 class Disk(apsw.VFS):
     def __init__(self):
         self.failing_syncs = self.full = 0
-        super().__init__("failing", "", makedefault=True)
+        super().__init__("failing", "unix", makedefault=True)
 
     def xOpen(self, name, flags):  # noqa: N802
         return File(self, name, flags)

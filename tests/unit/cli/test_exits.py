@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from headrace.cli.exits import ExitCode, NotFoundError, exit_code_of, message_of_error
+from headrace.cli.exits import ExitCode, NotFoundError, StoppedError, exit_code_of, message_of_error
 from headrace.core.errors import (
     BrokerError,
     BrokerTimeoutError,
@@ -47,6 +47,7 @@ from headrace.streams.errors import (
         (NotAStoreError("x"), 1),
         (OSError("x"), 1),
         (ValueError("x"), 1),
+        (StoppedError(), 130),
         (KeyboardInterrupt(), 130),
         (asyncio.CancelledError(), 130),
     ],

@@ -32,13 +32,13 @@ ENGINES = [scripted, pytest.param(memory, marks=pytest.mark.skipif(not HAS_MEMOR
 engines = pytest.mark.parametrize("engine", ENGINES)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What the handler raises."""
 
 
 async def die(broker, *bodies):
     async def handler(body: bytes) -> None:
-        raise Refused(body.decode()[:1])
+        raise RefusedError(body.decode()[:1])
 
     for body in bodies:
         await Topic(broker, "orders").send(body, key="k", id=body.decode())
@@ -68,7 +68,7 @@ async def test_read_leaves_everything_as_it_was(engine):
         assert await room.read() == letters
         first = letters[0]
         assert (first.id, first.source, first.group, first.attempts, first.passes) == ("a1", "orders", "g", 1, 1)
-        assert first.error.endswith("Refused")
+        assert first.error.endswith("RefusedError")
         assert first.reason == "a"
         assert await room.read(limit=1, after=first.position) == letters[1:2]
         assert (await room.get("a2")) == letters[1]

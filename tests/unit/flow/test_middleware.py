@@ -108,7 +108,7 @@ async def test_batches_fail_per_item():
 @virtual_time
 async def test_dedup_records_only_success():
     broker = ScriptedBroker()
-    handler = RecordingHandler(fail=lambda delivery, run: ValueError("no") if run == 1 else None)
+    handler = RecordingHandler(fail=lambda _, run: ValueError("no") if run == 1 else None)
     for _ in range(3):
         await Topic(broker, "orders").send(b"x", id="same")
     worker = Worker(broker, "orders", handler, group="g", middleware=[Deduplicate(window=100)])
@@ -126,7 +126,7 @@ async def test_dedup_waits_for_the_one_that_runs_and_forgets():
         seen.append(delivery.message.id)
 
     call = compose(step, dedup)
-    deliveries = {id: Delivery(Message(topic="t", body=b"", id=id), 1, None, None) for id in "abc"}
+    deliveries = {name: Delivery(Message(topic="t", body=b"", id=name), 1, None, None) for name in "abc"}
     await asyncio.gather(call(deliveries["a"]), call(deliveries["a"]))
     assert seen == ["a"]
     await asyncio.sleep(101)
@@ -138,7 +138,7 @@ async def test_dedup_waits_for_the_one_that_runs_and_forgets():
 
 
 @virtual_time
-async def test_logging_carries_level_and_trace(caplog=None):
+async def test_logging_carries_level_and_trace():
     broker, seen = ScriptedBroker(), []
     logger = logging.getLogger("test.carried")
     records = []

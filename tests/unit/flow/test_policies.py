@@ -31,7 +31,9 @@ def test_the_end():
     st.floats(0, 1e6),
     st.floats(1, 1e6),
 )
-def test_always_within_its_bounds(attempt, u, jitter, initial, further, multiplier):
+def test_always_within_its_bounds(  # noqa: PLR0917
+    attempt, u, jitter, initial, further, multiplier
+):
     policy = RetryPolicy(initial=initial, maximum=initial + further, multiplier=multiplier, jitter=jitter)
     base = policy.delay(attempt).total_seconds()
     assert base <= initial + further + 1e-6

@@ -117,7 +117,7 @@ async def test_total_order_runs_one_at_a_time():
 @virtual_time
 async def test_no_order_hands_the_wait_to_the_broker():
     broker = ScriptedBroker()
-    handler = RecordingHandler(fail=lambda delivery, run: ValueError("no") if delivery.attempt < 2 else None)
+    handler = RecordingHandler(fail=lambda delivery, _: ValueError("no") if delivery.attempt < 2 else None)
     await fill(broker, b"x", key="k")
     await run_until_idle(Worker(broker, "orders", handler, group="g", ordering=Ordering.NONE, retry=NO_JITTER))
     assert broker.subscriptions[0].settled[0] == ("x", Nak(1.0))
@@ -127,7 +127,7 @@ async def test_no_order_hands_the_wait_to_the_broker():
 @virtual_time
 async def test_no_order_repeats_in_place_where_the_broker_cannot_wait():
     broker = ScriptedBroker(delayed_nak=False)
-    handler = RecordingHandler(fail=lambda delivery, run: ValueError("no") if run < 3 else None)
+    handler = RecordingHandler(fail=lambda _, run: ValueError("no") if run < 3 else None)
     await fill(broker, b"x")
     await run_until_idle(Worker(broker, "orders", handler, group="g", ordering=Ordering.NONE, retry=NO_JITTER))
     assert broker.subscriptions[0].log[0] == "Ack x"
@@ -152,7 +152,7 @@ async def test_handler_nak_parks_in_place():
 @virtual_time
 async def test_retry_later_waits_as_asked():
     broker = ScriptedBroker()
-    handler = RecordingHandler(fail=lambda delivery, run: RetryLaterError(42) if run == 1 else None)
+    handler = RecordingHandler(fail=lambda _, run: RetryLaterError(42) if run == 1 else None)
     await fill(broker, b"x")
     await run_until_idle(Worker(broker, "orders", handler, group="g"))
     assert 42 <= now() < 43
@@ -235,7 +235,7 @@ async def test_an_early_settle_is_left_alone():
 
 async def stages_of(broker, error, **options):
     events = []
-    handler = RecordingHandler(fail=lambda delivery, run: error)
+    handler = RecordingHandler(fail=lambda *_: error)
     worker = Worker(broker, "orders", handler, group="g", on_failure=events.append, **options)
     try:
         await run_until_idle(worker)
@@ -299,7 +299,7 @@ async def test_undecodable_skips_the_attempts():
 async def test_stop_names_the_message():
     broker = ScriptedBroker()
     await fill(broker, b"x")
-    with pytest.raises(HandlerError, match="orders .* at orders@1, attempt 1: ValueError: boom") as caught:
+    with pytest.raises(HandlerError, match=r"orders .* at orders@1, attempt 1: ValueError: boom") as caught:
         await stages_of(broker, ValueError("boom"), retry=RetryPolicy(max_attempts=1), on_exhausted=STOP)
     assert isinstance(caught.value.__cause__, ValueError)
     assert broker.subscriptions[0].log.count("Release x") == 1
@@ -309,7 +309,7 @@ async def test_stop_names_the_message():
 async def test_block_goes_on():
     broker, events = ScriptedBroker(), []
     await fill(broker, b"x", key="k")
-    handler = RecordingHandler(fail=lambda delivery, run: ValueError("no") if run < 4 else None)
+    handler = RecordingHandler(fail=lambda _, run: ValueError("no") if run < 4 else None)
     retry = RetryPolicy(max_attempts=2, jitter=0)
     worker = Worker(broker, "orders", handler, group="g", on_failure=events.append, retry=retry, on_exhausted=BLOCK)
     await run_until_idle(worker)
@@ -322,7 +322,7 @@ async def test_a_dead_letter_that_cannot_be_published_is_repeated_without_the_ha
     broker, events = ScriptedBroker(), []
     await fill(broker, b"x", key="k")
     broker.refuse = [PublishError("down", fault=Fault.UNAVAILABLE), OSError("odd"), PublishError("?")]
-    handler = RecordingHandler(fail=lambda delivery, run: RejectError("no"))
+    handler = RecordingHandler(fail=lambda *_: RejectError("no"))
     worker = Worker(broker, "orders", handler, group="g", on_exhausted=DeadLetter(), on_failure=events.append)
     await run_until_idle(worker)
     assert len(handler.deliveries) == 1
@@ -393,7 +393,7 @@ async def test_withdrawn_frees_the_key_and_releases_what_waits():
 @virtual_time
 async def test_a_parked_key_that_is_withdrawn_is_freed_by_the_sweep():
     broker = ScriptedBroker()
-    handler = RecordingHandler(fail=lambda delivery, run: RetryLaterError(1_000) if run == 1 else None)
+    handler = RecordingHandler(fail=lambda _, run: RetryLaterError(1_000) if run == 1 else None)
     await fill(broker, b"1", b"2", key="k")
     async with Worker(broker, "orders", handler, group="g") as worker:
         await asyncio.sleep(2)
@@ -436,7 +436,7 @@ async def test_sweep_keeps_leases_and_ends_long_runs():
 @virtual_time
 async def test_full_is_counted_once_per_episode():
     broker = ScriptedBroker()
-    handler = RecordingHandler(fail=lambda delivery, run: RetryLaterError(50) if run == 1 else None)
+    handler = RecordingHandler(fail=lambda _, run: RetryLaterError(50) if run == 1 else None)
     await fill(broker, *(b"%d" % number for number in range(20)), key="hot")
     options = SubscribeOptions(max_in_flight=4)
     worker = Worker(broker, "orders", handler, group="g", concurrency=1, subscribe=options)
@@ -450,7 +450,7 @@ async def test_several_topics_share_the_places():
     broker = ScriptedBroker()
     await fill(broker, *(b"a",) * 20)
     await fill(broker, *(b"b",) * 20, topic="other")
-    handler = RecordingHandler(then=lambda delivery: asyncio.sleep(1))
+    handler = RecordingHandler(then=lambda _: asyncio.sleep(1))
     options = SubscribeOptions(max_in_flight=8)
     worker = Worker(broker, ["orders", "other"], handler, group="g", concurrency=4, subscribe=options)
     await run_until_idle(worker)
@@ -667,7 +667,7 @@ def test_sync_handlers_run_in_threads():
         ({}, {"subscribe": SubscribeOptions(group="other")}, ConfigError),
         ({}, {"subscribe": SubscribeOptions(max_in_flight=2)}, ConfigError),
         ({}, {"handler": lambda: None}, ConfigError),
-        ({}, {"handler": lambda delivery: None, "handler_timeout": 5}, ConfigError),
+        ({}, {"handler": lambda _: None, "handler_timeout": 5}, ConfigError),
         ({}, {"handler_timeout": -1}, ConfigError),
         ({"wildcards": False}, {"topics": "a.*"}, UnsupportedError),
         ({"key_order": KeyOrder.NONE}, {}, UnsupportedError),

@@ -407,3 +407,14 @@ async def test_wildcards_and_foreign_messages():
             one, two = await subscription.pull(5, 1)
             assert (one.message.topic, one.message.id, one.message.headers.get("a")) == ("a.x", "a:1", "1")
             assert (two.message.topic, two.message.id) == ("a.y", "theirs")
+
+
+@virtual_time
+async def test_a_stopped_subscription_keeps_the_wait_of_its_pulls():
+    async with broker() as made:
+        await publish(made, b"1")
+        async with made.subscribe("a.b", GROUP) as subscription:
+            await subscription.stop()
+            started = asyncio.get_running_loop().time()
+            assert await subscription.pull(5, 3) == []
+            assert asyncio.get_running_loop().time() - started == pytest.approx(3)

@@ -22,7 +22,7 @@ from headrace.streams.errors import (
 )
 from headrace.testing.conformance.check import OpenStreams, StreamCheck
 from headrace.testing.conformance.stream_tools import ACK_WAIT, QUIET, fetch, fill, new_stream, stream_sequences
-from headrace.testing.conformance.tools import failure_of
+from headrace.testing.conformance.tools import PATIENCE, failure_of
 
 __all__ = ["CHECKS"]
 
@@ -293,7 +293,7 @@ async def ordered_sees_all_once(open_streams: OpenStreams) -> None:
         await fill(streams, stream, 5)
         ordered = await stream.ordered_consumer(OrderedConsumerConfig())
         got: list[int] = []
-        async with ordered.messages() as messages:
+        async with asyncio.timeout(PATIENCE), ordered.messages() as messages:
             async for msg in messages:
                 got += stream_sequences([msg])
                 if len(got) == 5:
