@@ -83,7 +83,9 @@ class Surface:
                     change(content, kind, offset, data)
                 elif how == "torn" and chance.random() < 0.7:
                     whole = kind == "truncate" or chance.random() < 0.5
-                    change(content, kind, offset, data if whole else data[: chance.randrange(len(data) + 1) // 512 * 512])
+                    change(
+                        content, kind, offset, data if whole else data[: chance.randrange(len(data) + 1) // 512 * 512]
+                    )
             files[name] = content
         return files
 

@@ -23,7 +23,9 @@ def judge(directory, acknowledged):
                 rows = streams.execute(f"SELECT seq, data FROM msg_{int(stream)}").fetchall()
                 stored |= {sequence: bytes(data) for sequence, data in rows}
                 last = max(last, newest)
-                wrong += [f"sequence {sequence} is above last_seq {newest}" for sequence, _ in rows if sequence > newest]
+                wrong += [
+                    f"sequence {sequence} is above last_seq {newest}" for sequence, _ in rows if sequence > newest
+                ]
         for sequence, body in acknowledged.items():
             found = stored.get(int(sequence))
             if found is None:

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
 from headrace.connect import connect
 from headrace.core.broker import SubscribeOptions
@@ -61,14 +62,14 @@ async def handle(broker, log, until):
 
 async def main(directory, path, role, name="p", count="0"):
     log = Log(path)
-    stop = os.path.join(directory, "..", "stop")
+    stop = Path(directory).parent / "stop"
     async with connect(directory) as broker:
         await broker.declare("orders")
         log.write("R")
         if role == "publish":
             await publish(broker, log, name, int(count))
         elif role == "handle":
-            await handle(broker, log, lambda: os.path.exists(stop))
+            await handle(broker, log, stop.exists)
         else:
             await asyncio.gather(publish(broker, log, name, 0), handle(broker, log, None))
     log.write("E")

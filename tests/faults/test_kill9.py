@@ -22,7 +22,9 @@ def member(directory, log, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     with log.with_suffix(".err").open("ab") as errors:
         return subprocess.Popen(
-            [sys.executable, str(MEMBER), str(directory), str(log), *map(str, arguments)], env=environment, stderr=errors
+            [sys.executable, str(MEMBER), str(directory), str(log), *map(str, arguments)],
+            env=environment,
+            stderr=errors,
         )
 
 
@@ -89,7 +91,9 @@ def kill_rounds(tmp_path, rounds, *, judge_every):
                 assert court.judge_copy(tmp_path / "data", ledger.acknowledged) == [], f"after round {number}"
             log.unlink()
     left = drain(tmp_path, ledger)
-    print(f"\n{rounds} rounds, {len(ledger.acknowledged)} acknowledged, {len(ledger.handled)} handled, {len(idle)} idle")
+    print(
+        f"\n{rounds} rounds, {len(ledger.acknowledged)} acknowledged, {len(ledger.handled)} handled, {len(idle)} idle"
+    )
     assert not ledger.wrong, "\n".join(ledger.wrong[:10])
     assert not idle, "a round that proves nothing: " + "; ".join(idle[:5])
     assert not left, f"acknowledged and never handled: {sorted(left)[:10]}"
@@ -130,7 +134,9 @@ def four_processes(tmp_path, count):
     publishers = [member(data, logs[name], "publish", name, count) for name in ("one", "two")]
     try:
         for process in publishers:
-            assert process.wait(PATIENCE * 4) == 0, [log.with_suffix(".err").read_text()[-1000:] for log in logs.values()]
+            assert process.wait(PATIENCE * 4) == 0, [
+                log.with_suffix(".err").read_text()[-1000:] for log in logs.values()
+            ]
         wanted = {line[2] for name in ("one", "two") for line in lines(logs[name]) if line[0] == "P"}
         deadline = time.monotonic() + PATIENCE
         while wanted - handled(logs) and time.monotonic() < deadline:

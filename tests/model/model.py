@@ -1,4 +1,4 @@
-"""The stream model as a page of plain Python: no files, no threads, no clock of its own. What it says is what must happen.
+"""The stream model as a page of plain Python: no files, threads or clock. What it says is what must happen.
 
 Where the specification leaves something open (the order among messages that fall due together, where exactly the floor
 stands in a gap), the model does not choose: it checks that what the engine did is one of the things it may do.
@@ -56,7 +56,7 @@ class Consumer:
     disturbed: bool = False
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The engine answers with this code."""
 
     def __init__(self, code):
@@ -86,19 +86,19 @@ class Model:
     def on(self, subject):
         return [n for n, one in self.stored.items() if matches(subject, one.subject)]
 
-    def publish(self, subject, data, msg_id=None, last=None, last_for_topic=None, last_id=None):
+    def publish(self, subject, data, msg_id=None, *, last=None, last_for_topic=None, last_id=None):
         newest = self.on(subject)
         if last_for_topic is not None and last_for_topic != (newest[-1] if newest else 0):
-            raise Refused(WRONG_LAST_SEQUENCE)
+            raise RefusedError(WRONG_LAST_SEQUENCE)
         if last is not None and last != self.last:
-            raise Refused(WRONG_LAST_SEQUENCE)
+            raise RefusedError(WRONG_LAST_SEQUENCE)
         known = self.ids.get(msg_id)
         if known is not None and self.now - known[1] < self.config.window:
             return known[0], True
         if last_id is not None and last_id != self.last_id:
-            raise Refused(WRONG_LAST_ID)
+            raise RefusedError(WRONG_LAST_ID)
         if self.config.discard_new and self.config.max_messages and len(self.stored) >= self.config.max_messages:
-            raise Refused(STORE_FULL)
+            raise RefusedError(STORE_FULL)
         self.last += 1
         self.stored[self.last] = Stored(subject, data, self.now)
         self.last_id = msg_id
@@ -136,7 +136,7 @@ class Model:
     def delete(self, sequence):
         if sequence not in self.stored:
             low, high = (min(self.stored), self.last) if self.stored else (1, 0)
-            raise Refused(IN_A_GAP if low <= sequence <= high else OUTSIDE)
+            raise RefusedError(IN_A_GAP if low <= sequence <= high else OUTSIDE)
         self._remove(sequence)
 
     # -- consuming ----------------------------------------------------------------------------------

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from headrace import embedded
 from headrace.streams.config import (
@@ -25,7 +32,7 @@ from headrace.streams.config import (
 from headrace.streams.errors import ApiError, StreamError
 from headrace.streams.session import SessionOptions
 from headrace.testing.virtual import VirtualLoop
-from tests.model.model import Config, Model, Refused
+from tests.model.model import Config, Model, RefusedError
 
 SUBJECTS = st.sampled_from(["s.a", "s.b", "s.c"])
 IDS = st.sampled_from(["one", "two", "three"])
@@ -98,7 +105,7 @@ class Machine(RuleBasedStateMachine):
         self.model.pass_time(self.runner.get_loop().time())
         try:
             wanted = model()
-        except Refused as refused:
+        except RefusedError as refused:
             wanted = refused.code
         assert self.run(answer(engine)) == wanted
 
@@ -112,20 +119,21 @@ class Machine(RuleBasedStateMachine):
         topic=st.none() | NEAR,
         last_id=st.none() | st.none() | IDS,
     )
-    def publish(self, subject, data, msg_id, last, topic, last_id):
+    def publish(self, subject, data, msg_id, *, last, topic, last_id):
         self.model.pass_time(self.runner.get_loop().time())
         mine = self.model.on(subject)
         last = None if last is None or last % 2 else max(0, self.model.last + last)
         topic = None if topic is None or topic % 2 else max(0, (mine[-1] if mine else 0) + topic)
         given = (last, topic, last_id) != (None, None, None)
-        expect = Expect(last=last, last_for_topic=topic, last_id=last_id) if given else None
+        expected = {"last": last, "last_for_topic": topic, "last_id": last_id}
+        expect = Expect(**expected) if given else None
 
         async def engine():
             options = StreamPublishOptions(expect=expect)
             ack = await self.engine.publish(subject, data, msg_id=msg_id, options=options)
             return ack.sequence, ack.duplicate
 
-        self.step(lambda: self.model.publish(subject, data, msg_id, last, topic, last_id), engine)
+        self.step(lambda: self.model.publish(subject, data, msg_id, **expected), engine)
 
     @rule(count=st.integers(1, 5), subject=SUBJECTS)
     def publish_some(self, count, subject):
@@ -159,7 +167,7 @@ class Machine(RuleBasedStateMachine):
         most=st.sampled_from([None, 2]),
         deliver=st.sampled_from([None, None, 2]),
     )
-    def add_consumer(self, name, start, only, wait, most, deliver):
+    def add_consumer(self, name, start, only, *, wait, most, deliver):
         if name in self.model.consumers or (self.model.config.workqueue and self.model.consumers):
             return
         if self.model.config.workqueue:

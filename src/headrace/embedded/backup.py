@@ -219,5 +219,3 @@ def _renew(aside: Path) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
             if name == STREAMS_FILE:
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'uuid'", (uuid.uuid4().hex,))
-
-

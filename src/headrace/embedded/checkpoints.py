@@ -8,7 +8,7 @@ import apsw
 
 from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE
 
-__all__ = ["checkpoint", "close", "open_both"]
+__all__ = ["checkpoint", "close", "open_both", "unused_bytes"]
 
 FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
 
@@ -42,3 +42,14 @@ def close(connections: list[apsw.Connection]) -> None:
     finally:
         for connection in connections:
             connection.close()
+
+
+def unused_bytes(path: Path) -> int:
+    """Bytes inside the message file that deletions have freed: SQLite uses them before it asks for more."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOFOLLOW
+    connection = apsw.Connection(str(path / STREAMS_FILE), flags=flags)
+    try:
+        pages, size = (connection.pragma(name) for name in ("freelist_count", "page_size"))
+        return int(pages) * int(size)
+    finally:
+        connection.close()

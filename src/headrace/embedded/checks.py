@@ -112,9 +112,7 @@ def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> Publish
     return None
 
 
-def _refusal(
-    entry: Entry, code: int, err_code: int, description: str, limit: int | None = None
-) -> PublishError:
+def _refusal(entry: Entry, code: int, err_code: int, description: str, limit: int | None = None) -> PublishError:
     error = publish_error_for(code, err_code, description, message_id=entry.msg_id, limit=limit)
     assert isinstance(error, PublishError)  # noqa: S101  (publish_error_for gives nothing else)
     return error

@@ -85,5 +85,3 @@ def check_update(old: StreamConfig, new: StreamConfig) -> None:
     if reason is not None:
         raise error_for(500, 10052, reason)
     check_new(replace(new, sealed=False))
-
-

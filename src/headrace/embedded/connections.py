@@ -68,9 +68,7 @@ class Connections:
         """Open (and make) everything."""
         if os.fspath(self.given) == ":memory:":
             return Opened(None, streams=self._memory())
-        self.directory = directory = prepare(
-            self.given, create=self.options.create, read_only=self.options.read_only
-        )
+        self.directory = directory = prepare(self.given, create=self.options.create, read_only=self.options.read_only)
         if self.options.read_only:
             return Opened(directory, reader=self.reader())
         opened = Opened(directory)
@@ -157,8 +155,11 @@ class Connections:
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute(f"PRAGMA main.synchronous={synchronous}")
         # checkpoints are a job of their own: they must not sit in the way of a commit
-        # (maintenance.py); only a log that outgrows that job is carried over by the commit itself
-        connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+        # (maintenance.py); only a log that outgrows that job is carried over by the commit itself. On a full disk
+        # the reserve must have room for the log in the file, and as much again for deletions.
+        reserve = self.options.reserve_bytes
+        pages = min(WAL_PAGES, reserve // (2 * 4096)) if reserve else WAL_PAGES
+        connection.execute(f"PRAGMA wal_autocheckpoint={pages}")
         connection.execute("PRAGMA fullfsync=ON")
         connection.execute("PRAGMA checkpoint_fullfsync=ON")
         connection.execute(f"PRAGMA secure_delete={'ON' if self.options.secure_delete else 'OFF'}")

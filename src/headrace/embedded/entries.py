@@ -99,5 +99,3 @@ def _expectations(expect: Expect) -> list[tuple[str, Any]]:
         if given is not None:
             lines.append((name, given.value if isinstance(given, Position) else given))
     return lines
-
-

@@ -189,9 +189,7 @@ class ManyJob(PublishJob):
         if self.future.done():
             return
         errors = [make(entry) for entry in self.entries]
-        self.future.set_result(
-            [each if isinstance(each, PublishError) else _wrapped(each) for each in errors]
-        )
+        self.future.set_result([each if isinstance(each, PublishError) else _wrapped(each) for each in errors])
 
     def _late(self) -> None:
         self.overdue = True
@@ -208,9 +206,7 @@ def _wrapped(error: BaseException) -> PublishError:
 class Pending:
     """The coming answer to one `publish_async`."""
 
-    def __init__(
-        self, desk: Desk, message: StreamMessage, entry: Entry, options: StreamPublishOptions | None
-    ) -> None:
+    def __init__(self, desk: Desk, message: StreamMessage, entry: Entry, options: StreamPublishOptions | None) -> None:
         self._desk = desk
         self._message = message
         self.entry = entry

@@ -67,7 +67,7 @@ class Payload:
     and a kill in between would lose the message.
     """
 
-    __slots__ = ("extended", "kept", "leases", "moved", "naked", "settled", "upto")
+    __slots__ = ("extended", "kept", "leases", "moved", "naked", "settled", "touched", "upto")
 
     def __init__(self) -> None:
         self.leases: list[tuple[int, bytes, tuple[int, ...] | None]] = []
@@ -80,8 +80,12 @@ class Payload:
         self.extended: list[tuple[int, int]] = []
         self.kept: list[tuple[int, int]] = []
         """(lo, deadline)."""
+        self.touched = False
+        """The consumer was in use."""
         self.upto: tuple[int, int] | None = None
         """Ack all: (sequence, consumer sequence)."""
 
     def __bool__(self) -> bool:
-        return bool(self.leases or self.moved or self.settled or self.naked or self.extended or self.kept or self.upto)
+        if self.leases or self.moved or self.settled or self.naked or self.extended or self.kept:
+            return True
+        return self.touched or self.upto is not None

@@ -69,9 +69,7 @@ def _bytes(connection: apsw.Connection, record: StreamRecord, most: int) -> int:
         return 0
     fixed, per_block = overheads(record.config)
     high = 0
-    rows = connection.execute(
-        f"SELECT seq, subject, length(data), length(headers) FROM msg_{record.id} ORDER BY seq"
-    )
+    rows = connection.execute(f"SELECT seq, subject, length(data), length(headers) FROM msg_{record.id} ORDER BY seq")
     for seq, subject, data, headers in rows:
         size -= fixed + len(subject_name(connection, subject).encode()) + data
         size -= headers + per_block if headers is not None else 0

@@ -14,7 +14,7 @@ import apsw
 from headrace.core.errors import HeadraceError
 from headrace.embedded import advisories
 from headrace.embedded.catalog import streams_all
-from headrace.embedded.checkpoints import checkpoint
+from headrace.embedded.checkpoints import checkpoint, unused_bytes
 from headrace.embedded.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
 from headrace.embedded.limits import BATCH, expire, trim_ids
 from headrace.embedded.options import Durability
@@ -23,7 +23,6 @@ from headrace.streams.msg import time_of_ns
 
 __all__ = ["Maintenance"]
 
-WAL_BYTES = 4 * 1024 * 1024
 LEAST_PAUSE = 0.05
 IDLE = 0.25
 
@@ -118,20 +117,36 @@ class Maintenance:
         with suppress(OSError):
             (path / RESERVE).unlink(missing_ok=True)
         self.store.advise(advisories.DiskFull(bytes_free=free, time=time_of_ns(self.store.now_ns())))
-        self._space = self.store.loop.call_later(1.0, self._look_for_space)
+        if self._space is None or self._space.when() < self.store.loop.time():
+            self._space = self.store.loop.call_later(1.0, self._look_for_space)
+
+    async def make_room(self) -> None:
+        """On a full disk: give the reserve back, and empty the logs so that they are written over."""
+        path = self.store.path
+        if path is not None:
+            self.disk_full()
+            await self.store.offload(lambda: checkpoint(path))
 
     def _look_for_space(self) -> None:
+        self._spawn(self._look())
+
+    async def _look(self) -> None:
+        """Publish again once twice the reserve is free, on the disk or inside the file; make the reserve again."""
         path = self.store.path
         assert path is not None  # noqa: S101  (only files can be full)
         size = self.store.options.reserve_bytes
-        if _free(path) < 2 * size + WAL_BYTES:
+        with suppress(HeadraceError):
+            unused = await self.store.offload(lambda: unused_bytes(path))
+            if self.full and _free(path) + unused >= 2 * size:
+                self.full = False
+                self.tell_full(False)
+                self.store.advise(advisories.DiskRecovered(time=time_of_ns(self.store.now_ns())))
+        if not self.full and _free(path) >= 2 * size:
+            with suppress(OSError):
+                reserve(path, size)
+                return
+        if not self.store.closed:
             self._space = self.store.loop.call_later(1.0, self._look_for_space)
-            return
-        with suppress(OSError):
-            reserve(path, size)
-        self.full = False
-        self.tell_full(False)
-        self.store.advise(advisories.DiskRecovered(time=time_of_ns(self.store.now_ns())))
 
     def _spawn(self, work: Any) -> None:
         if self.store.closed:
@@ -180,5 +195,3 @@ def _free(path: Path) -> int:
     except OSError:
         return 0
     return found.f_bavail * found.f_frsize
-
-

@@ -93,8 +93,11 @@ def drop(connection: apsw.Connection, name: str) -> None:
     bump_generation(connection)
 
 
-def purge(connection: apsw.Connection, name: str, options: PurgeOptions, now: int) -> int:
-    """Delete all, those on a subject, those before a sequence, or all but the newest few; how many went."""
+def purge(connection: apsw.Connection, name: str, options: PurgeOptions, now: int, most: int | None = None) -> int:
+    """Delete all, those on a subject, those before a sequence, or all but the newest few; how many went.
+
+    ``most``: only so many of them, the oldest first.
+    """
     record = stream_by_name(connection, name)
     if record.config.sealed:
         raise error_for(400, 10109, "invalid operation on sealed stream")
@@ -105,16 +108,28 @@ def purge(connection: apsw.Connection, name: str, options: PurgeOptions, now: in
     if options.subject is not None:
         ids = subject_ids(connection, record.id, [options.subject])
         if ids is not None:
-            return _purge_subjects(connection, record, ids, options)
+            return _purge_subjects(connection, record, ids, options, most)
+    return remove_range(connection, record, 0, _purge_edge(connection, record, options, most))
+
+
+def _purge_edge(connection: apsw.Connection, record: StreamRecord, options: PurgeOptions, most: int | None) -> int:
+    """The last sequence that goes; 0 = none."""
+    table = f"msg_{record.id}"
     if options.sequence is not None:
-        return remove_range(connection, record, 0, options.sequence - 1)
-    row = connection.execute(
-        f"SELECT seq FROM msg_{record.id} ORDER BY seq DESC LIMIT 1 OFFSET ?", (options.keep or 0,)
-    ).fetchone()
-    return 0 if row is None else remove_range(connection, record, 0, row[0])
+        edge = options.sequence - 1
+    else:
+        kept = (options.keep or 0,)
+        row = connection.execute(f"SELECT seq FROM {table} ORDER BY seq DESC LIMIT 1 OFFSET ?", kept).fetchone()
+        edge = 0 if row is None else row[0]
+    if most is not None:
+        row = connection.execute(f"SELECT seq FROM {table} ORDER BY seq LIMIT 1 OFFSET ?", (most - 1,)).fetchone()
+        edge = edge if row is None else min(edge, row[0])
+    return edge
 
 
-def _purge_subjects(connection: apsw.Connection, record: StreamRecord, ids: set[int], options: PurgeOptions) -> int:
+def _purge_subjects(
+    connection: apsw.Connection, record: StreamRecord, ids: set[int], options: PurgeOptions, most: int | None
+) -> int:
     found: list[int] = []
     for subject in ids:
         found += oldest_of_subject(connection, record, subject, -1)
@@ -123,7 +138,7 @@ def _purge_subjects(connection: apsw.Connection, record: StreamRecord, ids: set[
         found = [seq for seq in found if seq < options.sequence]
     elif options.keep:
         found = found[: -options.keep]
-    return remove(connection, record, found)
+    return remove(connection, record, found[:most])
 
 
 def delete_message(connection: apsw.Connection, name: str, sequence: int, now: int) -> StreamRecord:

@@ -247,6 +247,9 @@ class Place:
                 self._due = None
         if not request.future.done():
             request.future.set_result(None)
+        if self.settings.inactive_ns is not None and not request.found and not self.room.closing:
+            self._payload.touched = True  # it was used until now, not only when the pull began
+            self.arm()
 
     # --- outcomes
 
@@ -278,6 +281,7 @@ class Place:
             self._payload.naked.append((sequence, due, queue, at))
         else:
             self._move(claim, sequence, due, queue, None)
+            claim.loose[sequence] = (deliveries, consumer_sequence, consumer_sequence)
         self.soon()
 
     def _settled(self, claim: Claim, sequence: int, consumer_sequence: int) -> None:

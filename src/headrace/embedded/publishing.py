@@ -240,7 +240,6 @@ def _seconds(length: timedelta | float | None) -> float:
 
 def _give_up(future: asyncio.Future[PubAck]) -> None:
 
-
     if not future.done():
         future.set_exception(late())
 

@@ -19,9 +19,7 @@ def stream_info(
     connection: apsw.Connection, record: StreamRecord, now: int, *, deleted: bool = False, subjects: str | None = None
 ) -> StreamInfo:
     """The stream and its state."""
-    row = connection.execute(
-        "SELECT last_seq, last_ts, msgs, bytes FROM stream WHERE id = ?", (record.id,)
-    ).fetchone()
+    row = connection.execute("SELECT last_seq, last_ts, msgs, bytes FROM stream WHERE id = ?", (record.id,)).fetchone()
     if row is None:
         raise StoreError(f"stream {record.name} is gone")
     last_seq, last_ts, messages, size = row

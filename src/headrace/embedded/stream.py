@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import apsw
@@ -12,7 +14,7 @@ from headrace.core.errors import ConfigError
 from headrace.embedded import management, read
 from headrace.embedded.advisories import CorruptionFound, Problem
 from headrace.embedded.catalog import StreamRecord, stream_by_name
-from headrace.embedded.errors import CorruptedError
+from headrace.embedded.errors import CorruptedError, DiskFullError
 from headrace.embedded.room import Room
 from headrace.embedded.scrub import scrub
 from headrace.embedded.state import stream_info
@@ -27,6 +29,7 @@ __all__ = ["EmbeddedStream"]
 T = TypeVar("T")
 MOST = 10_000
 _ALL = PurgeOptions()
+_SLICE = 1_024
 
 
 class EmbeddedStream:
@@ -66,10 +69,29 @@ class EmbeddedStream:
         return info
 
     async def purge(self, options: PurgeOptions = _ALL) -> int:
-        """Delete messages; how many went."""
-        return await self._room.write(
-            lambda connection: management.purge(connection, self._name, options, self._store.now_ns())
-        )
+        """Delete messages; how many went. All at once; in slices where the disk is too full for that."""
+        now = self._store.now_ns()
+        if not self._room.maintenance.full:
+            with suppress(DiskFullError):
+                return await self._room.write(lambda connection: management.purge(connection, self._name, options, now))
+        return await self._purge_in_slices(options, now)
+
+    async def _purge_in_slices(self, options: PurgeOptions, now: int) -> int:
+        """Deleting takes space in the log first: as much at once as there is room for, a checkpoint between."""
+        purged, most = 0, _SLICE
+        while True:
+            await self._room.maintenance.make_room()
+            slice_of = partial(management.purge, name=self._name, options=options, now=now, most=most)
+            try:
+                gone = await self._room.write(slice_of)
+            except DiskFullError:
+                if most == 1:
+                    raise
+                most = max(1, most // 4)
+            else:
+                purged += gone
+                if not gone:
+                    return purged
 
     async def get_msg(self, sequence: int, *, subject: str | None = None) -> RawStreamMsg:
         """The message; with `subject` (wildcards allowed) the first at or after it. ``MessageNotFoundError``."""

@@ -78,5 +78,3 @@ def _examine_stream(connection: apsw.Connection, record: StreamRecord) -> Iterat
         if not sound:
             yield Problem(stream=record.name, sequence=seq, file="streams.db", what="the checksum does not match")
         yield None
-
-

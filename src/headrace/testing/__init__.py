@@ -1,4 +1,4 @@
-"""Testing: conformance checks, virtual time and fault tools for what is built on headrace. Nobody in the house imports it."""
+"""Testing: conformance checks, virtual time, fault tools, for engines and users. Nobody in the house imports it."""
 
 from headrace.testing.conformance import Check, broker_checks, stream_checks
 from headrace.testing.faulty import Faulty

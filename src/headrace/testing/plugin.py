@@ -14,5 +14,5 @@ __all__ = ["headrace_broker"]
 
 @pytest.fixture
 def headrace_broker() -> AbstractAsyncContextManager[Broker]:
-    """The embedded engine without a disk, not open yet: ``async with headrace_broker as broker``, on the test's own loop."""
+    """The embedded engine without a disk, opened by ``async with headrace_broker as broker`` on the test's loop."""
     return connect(":memory:")

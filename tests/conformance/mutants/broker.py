@@ -148,7 +148,9 @@ class OvertakesInBatch(WrongBroker):
 
 class StoresTwice(WrongBroker):
     async def publish(self, message, options=None):
-        return await self.inner.publish(message.replace(id=f"{message.id}-{id(object())}-{self.clock.now_ns()}"), options)
+        return await self.inner.publish(
+            message.replace(id=f"{message.id}-{id(object())}-{self.clock.now_ns()}"), options
+        )
 
 
 class IgnoresExpect(WrongBroker):
@@ -368,7 +370,9 @@ class IgnoresStart(WrongBroker):
 
 class StartsAnewWithStart(WrongBroker):
     def options(self, options):
-        return options if options.start is None else replace(options, group=f"{options.group}-{options.start.kind.value}")
+        return (
+            options if options.start is None else replace(options, group=f"{options.group}-{options.start.kind.value}")
+        )
 
 
 class BroadcastStays(WrongBroker):

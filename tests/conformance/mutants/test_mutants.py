@@ -50,7 +50,7 @@ def caught(check, open_mutant):
     """Whether the check fails, as a check does: a mutant that merely crashes proves nothing."""
     try:
         run(check.run(open_mutant))
-    except (AssertionError, Exception) as error:  # noqa: B014
+    except (AssertionError, Exception) as error:
         print(f"{check.name}: {type(error).__name__}: {error}")
         return not isinstance(error, TypeError | AttributeError | NameError)
     return False

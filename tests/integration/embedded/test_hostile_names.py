@@ -8,7 +8,7 @@ from headrace import embedded
 from headrace.core.errors import ConfigError
 from headrace.streams.config import StreamConfig
 
-PLAIN = ["CON", "stream", "'; DROP TABLE stream; --"[:2], "x\"y", "a;b", "caſe", "Case", "case", "é" * 100]
+PLAIN = ["CON", "stream", "'; DROP TABLE stream; --"[:2], 'x"y', "a;b", "caſe", "Case", "case", "é" * 100]
 REFUSED = ["", "../x", "a/b", "a\\b", "a b", "a\nb", "a\x00b", "a.b", "*", ">", "x" * 256]
 
 

@@ -48,7 +48,8 @@ def test_after_kill(tmp_path):
     for _ in range(3):
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(tmp_path / "store")],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(headrace.__file__).parents[1])},
+            stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(headrace.__file__).parents[1])},
         )  # fmt: skip
         seen = [int(child.stdout.readline()) for _ in range(20)]
         child.send_signal(signal.SIGKILL)

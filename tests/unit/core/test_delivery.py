@@ -1,6 +1,7 @@
 """Delivery: settled once, views share it, the private slot takes a Nak. Clock and durations beside it."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -50,19 +51,16 @@ def test_the_first_settle_wins_over_all_views(call, outcome):
 @pytest.mark.parametrize(("error", "outcome"), [(None, ACK), (ValueError, Nak()), (asyncio.CancelledError, RELEASE)])
 def test_as_a_block(error, outcome):
     owner = Owner()
-    try:
-        with delivery_of(owner):
-            if error is not None:
-                raise error
-    except error or ():
-        pass
+    with suppress(error or ()), delivery_of(owner):
+        if error is not None:
+            raise error
     assert owner.outcomes == [outcome]
 
 
 def test_the_private_slot_takes_a_nak_only():
     owner, taken = Owner(), []
     delivery = delivery_of(owner)
-    delivery.settlement.judge = lambda delivery, outcome: taken.append(outcome)
+    delivery.settlement.judge = lambda _, outcome: taken.append(outcome)
     delivery.nak(2)
     assert (taken, owner.outcomes) == ([Nak(2.0)], [])
 

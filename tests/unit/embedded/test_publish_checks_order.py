@@ -26,9 +26,7 @@ def options(**fields):
 
 @virtual_time
 async def test_earlier_checks_win():
-    config = StreamConfig(
-        name="S", subjects=["s.>"], max_message_size=400, max_messages=1, discard=DiscardPolicy.NEW
-    )
+    config = StreamConfig(name="S", subjects=["s.>"], max_message_size=400, max_messages=1, discard=DiscardPolicy.NEW)
     async with embedded.open(":memory:") as streams:
         await streams.create_stream(config)
         await streams.publish("s.a", b"first", msg_id="one")
@@ -63,7 +61,12 @@ async def test_a_failure_fails_its_own_message_only():
     async with embedded.open(":memory:") as streams:
         await streams.create_stream(StreamConfig(name="S", subjects=["s.>"], max_message_size=10))
         results = await streams.publish_many(
-            [StreamMessage("s.a", b"1"), StreamMessage("s.a", b"x" * 11), StreamMessage("t"), StreamMessage("s.a", b"2")]
+            [
+                StreamMessage("s.a", b"1"),
+                StreamMessage("s.a", b"x" * 11),
+                StreamMessage("t"),
+                StreamMessage("s.a", b"2"),
+            ]
         )
         assert [getattr(result, "sequence", type(result)) for result in results] == [
             1, MessageTooLargeError, NoStreamResponseError, 2,
@@ -101,7 +104,9 @@ async def test_rollup_is_refused_aloud_until_it_is_built():
 @virtual_time
 async def test_async_publishes_resolve_each():
     failed = []
-    chosen = embedded.EmbeddedOptions(on_publish_error=lambda message, error: failed.append(message.subject), max_pending=2)
+    chosen = embedded.EmbeddedOptions(
+        on_publish_error=lambda message, error: failed.append(message.subject), max_pending=2
+    )
     async with embedded.open(":memory:", options=chosen) as streams:
         await streams.create_stream(StreamConfig(name="S", subjects=["s.>"]))
         futures = [await streams.publish_async("s.a", b"%d" % at) for at in range(5)]

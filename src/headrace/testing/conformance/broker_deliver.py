@@ -31,10 +31,6 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _wait_past_lease() -> None:
-    await asyncio.sleep(LEASE_SECONDS * 1.5)
-
-
 @BrokerCheck.of(ORDERED)
 async def order_per_key(open_broker: OpenBroker) -> None:
     """First deliveries of one key come in the order in which they were published."""
@@ -262,14 +258,17 @@ async def settle_survives_second_cancel(open_broker: OpenBroker) -> None:
 async def flush_confirms(open_broker: OpenBroker) -> None:
     """After `flush` every outcome so far is with the engine: another member sees none of it, whatever becomes of us."""
     topic = new_topic("flush")
-    async with open_broker() as broker, broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as other:
-        async with broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as subscription:
-            await publish_bodies(broker, topic, range(3))
-            await acknowledge(subscription, 3)
-            await subscription.flush()
-            left = await subscription.backlog()
-            assert not left, f"all is acknowledged and flushed, and the backlog is {left}"
-            await stays_quiet(other, LEASE_SECONDS * 1.5)
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as other,
+        broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as subscription,
+    ):
+        await publish_bodies(broker, topic, range(3))
+        await acknowledge(subscription, 3)
+        await subscription.flush()
+        left = await subscription.backlog()
+        assert not left, f"all is acknowledged and flushed, and the backlog is {left}"
+        await stays_quiet(other, LEASE_SECONDS * 1.5)
 
 
 @BrokerCheck.of(LEASE)

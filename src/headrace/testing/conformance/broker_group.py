@@ -109,12 +109,12 @@ async def start_positions(open_broker: OpenBroker) -> None:
         between = datetime.fromtimestamp(broker.clock.now_ns() / 1e9, UTC)
         await asyncio.sleep(0.01)
         receipts += [await broker.publish(message(topic, b"%d" % n)) for n in range(3, 5)]
-        position = receipts[1].position
+        second = receipts[1].position
         wanted: dict[StartKind, tuple[Start | None, list[bytes]]] = {
             StartKind.ALL: (Start.all(), [b"0", b"1", b"2", b"3", b"4", b"new"]),
             StartKind.NEW: (Start.new(), [b"new"]),
             StartKind.LAST: (Start.last(), [b"4", b"new"]),
-            StartKind.AT: (position and Start.at(position), [b"1", b"2", b"3", b"4", b"new"]),
+            StartKind.AT: (Start.at(second) if second else None, [b"1", b"2", b"3", b"4", b"new"]),
             StartKind.SINCE: (Start.since(between), [b"3", b"4", b"new"]),
         }
         kinds = [kind for kind in wanted if kind in broker.capabilities.replay]
@@ -246,7 +246,7 @@ async def dead_letter_into_dedup_stored(open_broker: OpenBroker) -> None:
     dead = f"{topic}.dead"
 
     async def fail(delivery: Delivery) -> None:
-        raise HandlerError("told to fail")
+        raise HandlerError(f"told to fail: {delivery.message.id}")
 
     async with open_broker() as broker:
         one = message(topic, b"poison")

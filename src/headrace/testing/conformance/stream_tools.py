@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from headrace.core.message import new_id
 from headrace.streams.api import Stream, StreamManager
 from headrace.streams.config import StreamConfig
 from headrace.streams.consumer import Consumer
+from headrace.streams.errors import StreamError
 from headrace.streams.msg import Msg, RawStreamMsg
+from headrace.testing.conformance.tools import failure_of
 
-__all__ = ["ACK_WAIT", "QUIET", "fetch", "fill", "new_stream", "sequences", "stream_sequences"]
+__all__ = ["ACK_WAIT", "QUIET", "assert_code", "fetch", "fill", "new_stream", "sequences", "stream_sequences"]
 
 ACK_WAIT = 1.0
 """Ack wait under which checks wait for its end."""
@@ -34,6 +36,13 @@ async def fill(streams: StreamManager, stream: Stream, count: int, subject: str 
 async def fetch(consumer: Consumer, batch: int, wait: float = 5.0) -> list[Msg]:
     """What comes within `wait`, at most `batch`."""
     return list(await consumer.fetch(batch, max_wait=wait))
+
+
+async def assert_code(call: Callable[[], Awaitable[object]], err_code: int) -> None:
+    """The call is refused with this code of the server's."""
+    error = await failure_of(call, StreamError)
+    found = getattr(error, "err_code", None)
+    assert found == err_code, f"{err_code} expected, got {found}: {error!r}"
 
 
 def sequences(messages: Sequence[RawStreamMsg]) -> list[int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from headrace.core.broker import Broker, SubscribeOptions, Subscription
 from headrace.core.delivery import Delivery
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import Fault, HeadraceError, PublishError
 from headrace.core.message import Message, new_id
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "new_topic",
     "publish_bodies",
     "receive",
+    "rejected",
     "stays_quiet",
 ]
 
@@ -46,7 +48,7 @@ def message(topic: str, body: bytes = b"", **fields: Any) -> Message:
 
 def join(group: str | None, **fields: Any) -> SubscribeOptions:
     """How to subscribe as a member of `group`; nothing is prefetched, so that members do not take each other's."""
-    return SubscribeOptions(group=group, **{"prefetch": 0, **fields})
+    return replace(SubscribeOptions(group=group, prefetch=0), **fields)
 
 
 async def publish_bodies(broker: Broker, topic: str, values: Iterable[object], *, key: bytes | None = None) -> None:
@@ -85,6 +87,13 @@ async def stays_quiet(subscription: Subscription, seconds: float = QUIET) -> Non
 def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
     """Their bodies."""
     return [delivery.message.body for delivery in deliveries]
+
+
+def rejected(result: object) -> PublishError:
+    """The result as a ``PublishError`` that says ``REJECTED``; a failure if it is something else."""
+    assert isinstance(result, PublishError), f"a PublishError expected, got {result!r}"
+    assert result.fault is Fault.REJECTED, f"REJECTED expected, got {result.fault}: {result!r}"
+    return result
 
 
 async def failure_of(call: Callable[[], Awaitable[object]], *kinds: type[HeadraceError]) -> HeadraceError:

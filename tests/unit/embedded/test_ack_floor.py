@@ -1,0 +1,82 @@
+"""The floor is a pair, and moves over settled messages (3.6.6, 3.6.7)."""
+
+from headrace.streams.config import PurgeOptions
+from headrace.testing.virtual import virtual_time
+from tests.unit.embedded.reading import pull, reader, seqs, state, stream_of
+
+
+@virtual_time
+async def test_out_of_order():
+    async with stream_of(5) as (_, stream):
+        consumer, session = await reader(stream)
+        messages = await pull(session, 4)
+        assert await state(consumer) == ((4, 4), (0, 0), 4, 0, 1)
+        await messages[2].ack()
+        assert (await state(consumer))[1:3] == ((0, 0), 3)
+        await messages[0].ack()
+        assert (await state(consumer))[1:3] == ((1, 1), 2)
+        await messages[1].term("no")
+        assert (await state(consumer))[1:3] == ((3, 3), 1)
+        await messages[3].ack()
+        assert await state(consumer) == ((4, 4), (4, 4), 0, 0, 1)
+
+
+@virtual_time
+async def test_first_delivery_counts():
+    async with stream_of(3) as (_, stream):
+        consumer, session = await reader(stream)
+        one, two = await pull(session, 2)
+        await one.nak()
+        again, three = await pull(session, 2)
+        assert seqs([again, three]) == [1, 3]
+        assert again.metadata.sequence.consumer == 3
+        await again.ack()
+        assert (await state(consumer))[:2] == ((4, 3), (1, 1))
+        await two.ack()
+        assert (await state(consumer))[:2] == ((4, 3), (3, 2))
+        await three.ack()
+        assert (await state(consumer))[:2] == ((4, 3), (4, 3))
+
+
+@virtual_time
+async def test_deleted_messages_leave():
+    async with stream_of(5) as (_, stream):
+        consumer, session = await reader(stream)
+        messages = await pull(session, 3)
+        await stream.delete_msg(1)
+        await stream.delete_msg(4)
+        assert await state(consumer) == ((3, 3), (1, 1), 2, 0, 1)
+        await stream.purge(PurgeOptions())
+        assert await state(consumer) == ((3, 3), (3, 3), 0, 0, 0)
+        for message in messages:
+            await message.ack()
+        assert (await state(consumer))[2:] == (0, 0, 0)
+
+
+@virtual_time
+async def test_late_ack_settles_while_it_is_pending():
+    async with stream_of(2) as (_, stream):
+        consumer, session = await reader(stream)
+        first, _ = await pull(session, 2)
+        await first.nak()
+        await pull(session, 1)
+        late = session.late_settles
+        second_view = first
+        second_view.outcome = None
+        await second_view.ack()
+        assert (await state(consumer))[2] == 1
+        assert session.late_settles == late
+
+
+@virtual_time
+async def test_survives_reopening(tmp_path):
+    async with stream_of(4, path=tmp_path / "d") as (_, stream):
+        consumer, session = await reader(stream)
+        messages = await pull(session, 3)
+        await messages[0].ack()
+        await messages[2].ack()
+        before = await state(consumer)
+    async with stream_of(0, path=tmp_path / "d") as (_, stream):
+        consumer, session = await reader(stream)
+        assert await state(consumer) == before == ((3, 3), (1, 1), 1, 0, 1)
+        assert seqs(await pull(session)) == [4]
