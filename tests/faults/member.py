@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from headrace.connect import connect
@@ -44,13 +45,27 @@ async def publish(broker, log, name, count):
     log.write("L", round(worst[0] * 1e6))
 
 
+class Baton:
+    """Keeps one first run open until the next one comes, so that a kill always finds something unfinished."""
+
+    def __init__(self):
+        self.last = asyncio.Event()
+
+    async def keep(self):
+        self.last.set()
+        self.last = mine = asyncio.Event()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(mine.wait(), 1.0)
+
+
 async def handle(broker, log, until):
-    """Handle until `until` says so (or for ever)."""
+    """Handle until `until` says so (or for ever: then one is always kept open)."""
+    baton = Baton()
 
     async def handler(delivery: Delivery):
         message = delivery.message
         log.write("H", delivery.position.value, message.key.decode(), delivery.attempt, message.body.decode())
-        await asyncio.sleep(0.002)
+        await (asyncio.sleep(0.002) if until or delivery.attempt > 1 else baton.keep())
 
     worker = Worker(broker, "orders", handler, group="g", concurrency=8, subscribe=SubscribeOptions(lease=5.0))
     running = asyncio.create_task(worker.run())

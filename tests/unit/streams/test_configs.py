@@ -28,7 +28,7 @@ from headrace.streams.config import (
 from headrace.streams.consumer import session_options
 from headrace.streams.errors import InvalidConsumerNameError, InvalidStreamNameError, InvalidSubjectError
 
-NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001
+NAIVE = datetime(2026, 1, 1)
 AWARE = datetime(2026, 1, 1, tzinfo=UTC)
 
 BAD = [
