@@ -129,13 +129,13 @@ class Connections:
         """A failed sync is never believed when it is repeated: close, reopen, and rewrite all pages by a checkpoint."""
         if not isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.CorruptError | SyncFailedError):
             return connection
-        with suppress(apsw.Error):
-            connection.close()
+        connection.close(force=True)
         fresh = make()
-        busy, _, _ = next(iter(fresh.execute("PRAGMA main.wal_checkpoint(TRUNCATE)")))
-        if busy:
-            fresh.close()
-            raise SyncFailedError("the checkpoint after a failed sync was blocked")
+        try:
+            _checkpoint_fully(fresh)
+        except BaseException:
+            fresh.close(force=True)
+            raise
         return fresh
 
     @contextmanager
@@ -147,7 +147,7 @@ class Connections:
             connection.set_busy_timeout(BUSY_MS)
             yield connection
         except BaseException:
-            connection.close()
+            connection.close(force=True)
             raise
 
     def _tune(self, connection: apsw.Connection, synchronous: str) -> None:
@@ -245,3 +245,9 @@ def read_connection(path: Path) -> apsw.Connection:
 
 def _quoted(path: str) -> str:
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _checkpoint_fully(connection: apsw.Connection) -> None:
+    busy, _, _ = next(iter(connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)")))
+    if busy:
+        raise SyncFailedError("the checkpoint after a failed sync was blocked")
