@@ -20,15 +20,15 @@ import apsw
 import msgspec
 
 from headrace.core.errors import ConfigError
-from headrace.embedded.catalog import streams_all
-from headrace.embedded.connections import read_connection
 from headrace.embedded.errors import CorruptedError, NotAStoreError, StoreVersionError
-from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE
-from headrace.embedded.management import drop
-from headrace.embedded.schema import APPLICATION_ID, FORMAT
-from headrace.embedded.store import Store
+from headrace.embedded.store.connections import read_connection
+from headrace.embedded.store.files import CONSUMERS_FILE, STREAMS_FILE
+from headrace.embedded.store.schema import APPLICATION_ID, FORMAT
+from headrace.embedded.store.store import Store
+from headrace.embedded.store.work import off_the_loop
+from headrace.embedded.streams.catalog import streams_all
+from headrace.embedded.streams.management import drop
 from headrace.embedded.verify import examine_directory
-from headrace.embedded.work import off_the_loop
 from headrace.streams.msg import time_of_ns
 
 __all__ = ["BackupReport", "restore", "take"]

@@ -14,19 +14,19 @@ from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock, current_clock
 from headrace.core.errors import PublishError, UnsupportedError
 from headrace.core.headers import HeadersLike
-from headrace.embedded import management
 from headrace.embedded.advisories import Advisory, Reopened, SyncFailed, guarded
 from headrace.embedded.backup import BackupReport, take
-from headrace.embedded.catalog import no_such_stream, stream_by_name, streams_all
-from headrace.embedded.configs import completed
-from headrace.embedded.consumers import drop_stream
-from headrace.embedded.jobs import Pending
+from headrace.embedded.consumers.room import drop_stream
 from headrace.embedded.options import EmbeddedOptions
+from headrace.embedded.publishing.jobs import Pending
 from headrace.embedded.room import Room
-from headrace.embedded.state import stream_info
 from headrace.embedded.stats import EngineStats, stats_of
-from headrace.embedded.store import Store
+from headrace.embedded.store.store import Store
 from headrace.embedded.stream import EmbeddedStream
+from headrace.embedded.streams import management
+from headrace.embedded.streams.catalog import no_such_stream, stream_by_name, streams_all
+from headrace.embedded.streams.configs import completed
+from headrace.embedded.streams.state import stream_info
 from headrace.embedded.verify import VerifyReport, examine
 from headrace.streams.config import (
     ConsumerConfig,

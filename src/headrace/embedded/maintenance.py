@@ -13,12 +13,12 @@ import apsw
 
 from headrace.core.errors import HeadraceError
 from headrace.embedded import advisories
-from headrace.embedded.catalog import streams_all
-from headrace.embedded.checkpoints import checkpoint, unused_bytes
-from headrace.embedded.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
-from headrace.embedded.limits import BATCH, expire, trim_ids
 from headrace.embedded.options import Durability
-from headrace.embedded.store import Store
+from headrace.embedded.store.checkpoints import checkpoint, unused_bytes
+from headrace.embedded.store.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
+from headrace.embedded.store.store import Store
+from headrace.embedded.streams.catalog import streams_all
+from headrace.embedded.streams.limits import BATCH, expire, trim_ids
 from headrace.streams.msg import time_of_ns
 
 __all__ = ["Maintenance"]

@@ -9,10 +9,10 @@ from typing import TypeVar
 import apsw
 
 from headrace.core.errors import BrokerTimeoutError
-from headrace.embedded.consumers import ConsumerRoom
+from headrace.embedded.consumers.room import ConsumerRoom
 from headrace.embedded.maintenance import Maintenance
-from headrace.embedded.publishing import Publisher
-from headrace.embedded.store import Store
+from headrace.embedded.publishing.publisher import Publisher
+from headrace.embedded.store.store import Store
 
 __all__ = ["Room"]
 

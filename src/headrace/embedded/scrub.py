@@ -9,8 +9,8 @@ import apsw
 
 from headrace.core.errors import BrokerTimeoutError, UnsupportedError
 from headrace.embedded.errors import StoreLockedError
-from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE
 from headrace.embedded.room import Room
+from headrace.embedded.store.files import CONSUMERS_FILE, STREAMS_FILE
 
 __all__ = ["scrub"]
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import msgspec
 
-from headrace.embedded.files import CONSUMERS_FILE, STREAMS_FILE
 from headrace.embedded.room import Room
+from headrace.embedded.store.files import CONSUMERS_FILE, STREAMS_FILE
 
 __all__ = ["EngineStats", "stats_of"]
 

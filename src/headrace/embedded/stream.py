@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import apsw
 
 from headrace.core.errors import ConfigError
-from headrace.embedded import management, read
 from headrace.embedded.advisories import CorruptionFound, Problem
-from headrace.embedded.catalog import StreamRecord, stream_by_name
 from headrace.embedded.errors import CorruptedError, DiskFullError
 from headrace.embedded.room import Room
 from headrace.embedded.scrub import scrub
-from headrace.embedded.state import stream_info
+from headrace.embedded.streams import management, read
+from headrace.embedded.streams.catalog import StreamRecord, stream_by_name
+from headrace.embedded.streams.state import stream_info
 from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, PurgeOptions
 from headrace.streams.consumer import Consumer
 from headrace.streams.info import ConsumerInfo, StreamInfo

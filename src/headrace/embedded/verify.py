@@ -12,12 +12,12 @@ import msgspec
 
 from headrace.core.errors import StoreError
 from headrace.embedded.advisories import Problem
-from headrace.embedded.catalog import StreamRecord, streams_all, subject_name
-from headrace.embedded.connections import Connections
 from headrace.embedded.errors import CorruptedError, translated
 from headrace.embedded.options import EmbeddedOptions
-from headrace.embedded.run import checksum
-from headrace.embedded.work import off_the_loop
+from headrace.embedded.store.connections import Connections
+from headrace.embedded.store.work import off_the_loop
+from headrace.embedded.streams.catalog import StreamRecord, streams_all, subject_name
+from headrace.embedded.streams.checksum import checksum
 
 __all__ = ["VerifyReport", "examine", "examine_directory", "verify"]
 

@@ -6,7 +6,8 @@ import pytest
 
 from headrace import embedded
 from headrace.core.errors import ConfigError, StoreError
-from headrace.embedded import NotAStoreError, StoreNotFoundError, files
+from headrace.embedded import NotAStoreError, StoreNotFoundError
+from headrace.embedded.store import files
 
 
 async def touch(path, **fields):

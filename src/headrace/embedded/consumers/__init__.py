@@ -1,0 +1,1 @@
+"""What stands in consumers.db: positions, leases, outcomes."""

@@ -1,0 +1,196 @@
+"""Acks: how outcomes reach consumers.db. On its thread, in the transaction of the next claim or flush."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from headrace.embedded.consumers.leases import SETTLED, Payload
+from headrace.embedded.consumers.rows import EXHAUSTED, ConsumerRow, Leased, Settings, leases_of
+from headrace.embedded.store.sql import every, one
+
+__all__ = ["Settler", "settle_floor"]
+
+_QUEUE_AGAIN = (
+    "UPDATE pending SET due = ?, queue = ?, owner = NULL WHERE consumer = ? AND seq = ? AND due > ? "
+    f"AND due < {EXHAUSTED}"
+)
+_EXTEND = (
+    f"UPDATE pending SET due = ? WHERE consumer = ? AND seq = ? AND owner = ? AND queue IS NULL AND due < {EXHAUSTED}"
+)
+_LEASE = "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ? AND lo = ?"
+
+
+class Settler:
+    """Applies payloads to one consumer. `settled` lists what they settled, where retention must know it."""
+
+    def __init__(
+        self, connection: apsw.Connection, row: ConsumerRow, settings: Settings, member: int, *, collect: bool
+    ) -> None:
+        self.settled: list[int] = []
+        self._connection = connection
+        self._row = row
+        self._settings = settings
+        self._member = member
+        self._collect = collect
+
+    def apply(self, payload: Payload, now: int) -> None:
+        """Write it. What is no longer leased or pending is left alone: a late outcome without effect."""
+        self._keep(payload)
+        moves: dict[int, list[tuple[int, int, int, int | None, int | None]]] = {}
+        for move in payload.moved:
+            moves.setdefault(move[0], []).append(move)
+        for lo, acked, sequences in payload.leases:
+            self._lease(lo, acked, sequences, moves.pop(lo, ()), now)
+        self._naks(payload)
+        if payload.settled:
+            self._settle(payload.settled)
+        if payload.upto is not None and payload.upto[0] > self._row.floor_s:
+            self._all_upto(*payload.upto)
+        if payload.leases or payload.settled or payload.upto:
+            settle_floor(self._connection, self._row)
+
+    def _keep(self, payload: Payload) -> None:
+        consumer, member = self._row.id, self._member
+        if payload.kept:
+            self._connection.executemany(
+                "UPDATE lease SET deadline = ? WHERE consumer = ? AND lo = ? AND owner = ?",
+                [(deadline, consumer, lo, member) for lo, deadline in payload.kept],
+            )
+        if payload.extended:
+            self._connection.executemany(_EXTEND, [(due, consumer, seq, member) for seq, due in payload.extended])
+
+    def _naks(self, payload: Payload) -> None:
+        if payload.naked:
+            consumer = self._row.id
+            rows = [(due, queue, consumer, sequence, at) for sequence, due, queue, at in payload.naked]
+            self._connection.executemany(_QUEUE_AGAIN, rows)
+
+    def _lease(
+        self,
+        lo: int,
+        acked: bytes,
+        sequences: Sequence[int] | None,
+        moves: Sequence[tuple[int, int, int, int | None, int | None]],
+        now: int,
+    ) -> None:
+        connection, key = self._connection, (self._row.id, lo)
+        if not moves and not self._collect and 0 not in acked:
+            connection.execute("DELETE FROM lease WHERE consumer = ? AND lo = ?", key)
+            if connection.changes():
+                return
+        found = one(connection, _LEASE, key)
+        if found is None:
+            self._late_lease(lo, acked, sequences, moves, now)
+            return
+        lease = Leased(*found)
+        disk = lease.acked or bytes(len(acked))
+        if self._collect:
+            claimed = lease.sequences
+            self.settled += [claimed[place] for place, mark in enumerate(acked) if mark == SETTLED and not disk[place]]
+        for move in moves:
+            place = move[1] - lo if sequences is None else sequences.index(move[1])
+            if disk[place]:
+                self._move_late(move, now)
+            else:
+                self._insert(move, lease.first_c + place)
+        self._write_lease(key, disk, acked)
+
+    def _write_lease(self, key: tuple[int, int], disk: bytes, acked: bytes) -> None:
+        # Both only grow: what another process settled meanwhile (ack all) stays settled.
+        both = int.from_bytes(disk, "big") | int.from_bytes(acked, "big")
+        merged = both.to_bytes(len(acked), "big")
+        left = merged.count(0)
+        if left:
+            self._connection.execute(
+                "UPDATE lease SET acked = ?, open = ? WHERE consumer = ? AND lo = ?", (merged, left, *key)
+            )
+        else:
+            self._connection.execute("DELETE FROM lease WHERE consumer = ? AND lo = ?", key)
+
+    def _late_lease(
+        self,
+        lo: int,
+        acked: bytes,
+        sequences: Sequence[int] | None,
+        moves: Sequence[tuple[int, int, int, int | None, int | None]],
+        now: int,
+    ) -> None:
+        """The lease ran out and became single rows: acks still count while the message is pending."""
+        claimed = range(lo, lo + len(acked)) if sequences is None else sequences
+        self._settle([claimed[place] for place, mark in enumerate(acked) if mark == SETTLED])
+        for move in moves:
+            self._move_late(move, now)
+
+    def _insert(self, move: tuple[int, int, int, int | None, int | None], first_c: int) -> None:
+        _, sequence, due, queue, owner = move
+        self._connection.execute(
+            "INSERT OR IGNORE INTO pending(consumer, seq, first_c, due, deliveries, queue, owner) "
+            "VALUES(?, ?, ?, ?, 1, ?, ?)",
+            (self._row.id, sequence, first_c, due, queue, owner),
+        )
+
+    def _move_late(self, move: tuple[int, int, int, int | None, int | None], now: int) -> None:
+        _, sequence, due, queue, owner = move
+        if owner is None:
+            self._connection.execute(_QUEUE_AGAIN, (due, queue, self._row.id, sequence, now))
+        else:
+            self._connection.execute(_EXTEND, (due, self._row.id, sequence, owner))
+
+    def _settle(self, sequences: Sequence[int]) -> None:
+        statement = "DELETE FROM pending WHERE consumer = ? AND seq = ?"
+        if not self._collect:
+            self._connection.executemany(statement, [(self._row.id, sequence) for sequence in sequences])
+            return
+        for sequence in sequences:
+            self._connection.execute(statement, (self._row.id, sequence))
+            if self._connection.changes():
+                self.settled.append(sequence)
+
+    def _all_upto(self, sequence: int, consumer_sequence: int) -> None:
+        """Ack all: this message and everything below."""
+        connection, row = self._connection, self._row
+        for lease in leases_of(connection, row.id):
+            if lease.lo > sequence:
+                break
+            marks = bytearray(lease.acked or bytes(len(lease.sequences)))
+            for place, claimed in lease.unsettled():
+                if claimed <= sequence:
+                    marks[place] = SETTLED
+                    self.settled.append(claimed)
+            self._write_lease((row.id, lease.lo), bytes(marks), bytes(marks))
+        below = (row.id, sequence)
+        if self._collect:
+            rows = every(connection, "SELECT seq FROM pending WHERE consumer = ? AND seq <= ?", below)
+            self.settled += [found for (found,) in rows]
+        connection.execute("DELETE FROM pending WHERE consumer = ? AND seq <= ?", below)
+        row.floor_c, row.floor_s = max(row.floor_c, consumer_sequence), sequence
+
+
+def settle_floor(connection: apsw.Connection, row: ConsumerRow) -> None:
+    """Move the floor over what is settled: to the delivered pair, or in front of the lowest unsettled message.
+
+    It carries the consumer sequence of that message's first delivery, and stands still until a message at it went.
+    """
+    lowest: tuple[int, int] | None = None
+    found = one(
+        connection,
+        "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ? ORDER BY lo LIMIT 1",
+        (row.id,),
+    )
+    if found is not None:
+        lease = Leased(*found)
+        for place, sequence in lease.unsettled():
+            lowest = (sequence, lease.first_c + place)
+            break
+    if lowest is None:
+        waiting = one(connection, f"SELECT 1 FROM pending WHERE consumer = ? AND due < {EXHAUSTED} LIMIT 1", (row.id,))
+        if waiting is None:
+            row.floor_c, row.floor_s = row.delivered_c, row.delivered_s
+            return
+    single = one(connection, "SELECT seq, first_c FROM pending WHERE consumer = ? ORDER BY seq LIMIT 1", (row.id,))
+    if single is not None and (lowest is None or single[0] < lowest[0]):
+        lowest = single
+    if lowest is not None and lowest[1] - 1 > row.floor_c:
+        row.floor_c, row.floor_s = lowest[1] - 1, lowest[0] - 1

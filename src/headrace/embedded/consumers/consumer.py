@@ -1,0 +1,62 @@
+"""EmbeddedConsumer: the handle of one consumer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from headrace.core.errors import UnsupportedError
+from headrace.embedded.consumers.session import EmbeddedSession
+from headrace.streams.consumer import Consumer
+from headrace.streams.info import ConsumerInfo
+from headrace.streams.session import PullSession, SessionOptions
+
+if TYPE_CHECKING:
+    from headrace.embedded.consumers.place import Place
+
+__all__ = ["EmbeddedConsumer"]
+
+
+class EmbeddedConsumer(Consumer):
+    """A consumer of the embedded engine, shared by all processes of the directory."""
+
+    def __init__(self, place: Place, info: ConsumerInfo) -> None:
+        self._place = place
+        self._info = info
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._info.name
+
+    @property
+    def stream(self) -> str:
+        """The name of its stream."""
+        return self._info.stream
+
+    @property
+    def cached_info(self) -> ConsumerInfo:
+        """As last seen, without I/O."""
+        return self._info
+
+    async def info(self) -> ConsumerInfo:
+        """As it is now: what was acknowledged so far counts."""
+        self._info = await self._place.room.info(self.stream, self.name)
+        return self._info
+
+    def session(self, options: SessionOptions) -> PullSession:
+        """A reader of its own; no I/O."""
+        store = self._place.room.store
+        store.check_writable()
+        for name in ("group", "min_pending", "min_ack_pending", "priority"):
+            if getattr(options, name) is not None:
+                raise UnsupportedError(name)
+        return EmbeddedSession(self._place, options)
+
+    async def pause(self, until: datetime) -> None:
+        """Not built yet: ``UnsupportedError``."""
+        raise UnsupportedError("pause")
+
+    async def resume(self) -> None:
+        """Not built yet: ``UnsupportedError``."""
+        raise UnsupportedError("resume")

@@ -1,0 +1,116 @@
+"""Expiry: consumers that nobody used for their inactive threshold go. Counted across processes and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import apsw
+
+from headrace.embedded.consumers.retention import leftovers
+from headrace.embedded.store.sql import every
+from headrace.embedded.store.thread import Job
+
+if TYPE_CHECKING:
+    from headrace.embedded.consumers.room import ConsumerRoom
+
+__all__ = ["Expiry"]
+
+LOOK = 5.0
+"""Longest time between two looks on a directory: other processes make consumers too, and may die."""
+
+
+class Expiry:
+    """Looks when the next consumer could be over its threshold."""
+
+    def __init__(self, room: ConsumerRoom) -> None:
+        self._room = room
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking = False
+
+    async def start(self) -> None:
+        """The first look."""
+        self.look()
+
+    def stop(self) -> None:
+        """No more looks."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def watch(self, threshold: int | None) -> None:
+        """There is a consumer with this threshold."""
+        if threshold is not None:
+            self._arm(threshold / 1e9)
+
+    def _arm(self, delay: float) -> None:
+        loop = self._room.store.loop
+        when = loop.time() + delay + 1e-6
+        if self._room.closing or (self._timer is not None and self._timer.when() <= when):
+            return
+        self.stop()
+        self._timer = loop.call_later(delay + 1e-6, self.look)
+
+    def look(self) -> None:
+        """Delete what is over; those with a parked pull here are used."""
+        self.stop()
+        if self._looking or self._room.closing or self._room.store.closed:
+            return
+        self._looking = True
+        used = [place.id for place in self._room.parked]
+        self._room.store.consumers.submit(ExpiryJob(self._room, self, used))
+
+    def looked(self, found: list[tuple[int, str, str, list[int]]], delay: int | None) -> None:
+        """A look is over."""
+        self._looking = False
+        for consumer_id, stream, name, gone in found:
+            self._room.remove(stream, gone)
+            self._room.dropped(consumer_id, stream, name, "inactive")
+        wait = None if delay is None else max(0.0, delay / 1e9)
+        if self._room.store.path is not None:
+            wait = LOOK if wait is None else min(wait, LOOK)
+        if wait is not None:
+            self._arm(wait)
+
+
+class ExpiryJob(Job):
+    """One look."""
+
+    weight = 0
+    isolated = True
+
+    def __init__(self, room: ConsumerRoom, expiry: Expiry, used: list[int]) -> None:
+        self._room = room
+        self._expiry = expiry
+        self._used = used
+        self.found: list[tuple[int, str, str, list[int]]] = []
+        self.delay: int | None = None
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Delete idle consumers; note when the next may be due."""
+        now = self._room.store.boot_ns()
+        rows = every(
+            connection,
+            "SELECT consumer.id, consumer.stream, stream.name, consumer.name, consumer.active, consumer.inactive "
+            "FROM consumer JOIN stream ON stream.id = consumer.stream WHERE consumer.inactive IS NOT NULL",
+        )
+        for consumer_id, stream_id, stream, name, active, inactive in rows:
+            if consumer_id in self._used:
+                connection.execute("UPDATE consumer SET active = ? WHERE id = ?", (now, consumer_id))
+                left = inactive // 2  # looked at twice per threshold, so that no other process thinks it idle
+            else:
+                left = active + inactive - now
+            if left > 0:
+                self.delay = left if self.delay is None else min(self.delay, left)
+                continue
+            for table, key in (("lease", "consumer"), ("pending", "consumer"), ("consumer", "id")):
+                connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (consumer_id,))
+            self.found.append((consumer_id, stream, name, leftovers(connection, stream_id)))
+
+    def done(self) -> None:
+        """Tell what went."""
+        self._expiry.looked(self.found, self.delay)
+
+    def failed(self, error: BaseException) -> None:
+        """Look again later."""
+        self._expiry.looked([], int(LOOK * 1e9))

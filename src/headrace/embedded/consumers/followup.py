@@ -1,0 +1,119 @@
+"""What follows a commit of acks: settled messages are deleted, and who asked for certainty waits for a sync."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import apsw
+
+from headrace.embedded.consumers.retention import remove_settled
+from headrace.embedded.errors import translated
+from headrace.embedded.options import Durability
+from headrace.embedded.store.files import CONSUMERS_FILE
+from headrace.embedded.store.store import Store
+from headrace.embedded.store.thread import Job
+
+__all__ = ["RemoveJob", "Syncer"]
+
+
+class RemoveJob(Job):
+    """Delete settled messages of an interest or workqueue stream (on the streams thread)."""
+
+    weight = 0
+    isolated = True
+
+    def __init__(self, stream: str, sequences: Sequence[int], running: set[RemoveJob]) -> None:
+        self._stream = stream
+        self._sequences = sequences
+        self._running = running
+        running.add(self)
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Delete them."""
+        remove_settled(connection, self._stream, self._sequences)
+
+    def done(self) -> None:
+        """They are gone."""
+        self._running.discard(self)
+
+    def failed(self, error: BaseException) -> None:
+        """They stay until the repair at the next open."""
+        self._running.discard(self)
+
+
+class Syncer:
+    """Makes commits of consumers.db survive a power cut: its WAL is written at each commit, synced only on demand.
+
+    Syncing it through a descriptor of our own is safe: SQLite's locks are on the other files.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        fsync = store.path is not None and store.options.durability is Durability.FSYNC
+        self._file = str(store.path / f"{CONSUMERS_FILE}-wal") if fsync and store.path is not None else None
+        self._waiting: list[asyncio.Future[None]] = []
+        self._running = False
+
+    def resolve(self, waiters: list[asyncio.Future[None]]) -> None:
+        """Resolve them after a sync that began after their commit; all that wait at once share one."""
+        if self._file is None:
+            _resolve(waiters, None)
+            return
+        self._waiting += waiters
+        if not self._running:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._running = True
+        waiters, self._waiting = self._waiting, []
+        self._store.reader.submit(SyncJob(self, self._file or "", waiters))
+
+    def ended(self, waiters: list[asyncio.Future[None]], error: BaseException | None) -> None:
+        """A sync is over."""
+        self._running = False
+        _resolve(waiters, error)
+        if self._waiting:
+            self._begin()
+
+
+class SyncJob(Job):
+    """One sync, off the loop and off the writers."""
+
+    weight = 0
+    isolated = False
+
+    def __init__(self, syncer: Syncer, file: str, waiters: list[asyncio.Future[None]]) -> None:
+        self._syncer = syncer
+        self._file = file
+        self._waiters = waiters
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Sync the WAL. A missing one was checkpointed, and synced by that."""
+        try:
+            descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def done(self) -> None:
+        """Tell who waits."""
+        self._syncer.ended(self._waiters, None)
+
+    def failed(self, error: BaseException) -> None:
+        """Tell who waits that it is not certain."""
+        self._syncer.ended(self._waiters, translated(error))
+
+
+def _resolve(waiters: list[asyncio.Future[None]], error: BaseException | None) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)

@@ -1,0 +1,383 @@
+"""Place: one consumer as this process uses it: parked pulls, outcomes not yet written, timers. On the loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import apsw
+
+from headrace.core.delivery import Ack, Nak, Outcome, Reject, Release
+from headrace.core.errors import BrokerError
+from headrace.embedded.advisories import MaxDeliveriesReached, MessageNaked, MessageTerminated
+from headrace.embedded.consumers.acks import Settler
+from headrace.embedded.consumers.claims import Claimer, Request
+from headrace.embedded.consumers.leases import MOVED, SETTLED, Claim, Payload
+from headrace.embedded.consumers.retention import releases, unneeded
+from headrace.embedded.consumers.rows import consumer_by_id, save, settings_of
+from headrace.embedded.errors import translated
+from headrace.embedded.store.thread import Job
+from headrace.streams.errors import ConsumerDeletedError, StreamNotFoundError
+from headrace.streams.msg import time_of_ns
+
+if TYPE_CHECKING:
+    from headrace.embedded.consumers.room import ConsumerRoom
+
+__all__ = ["Place"]
+
+MOST_STUCK = 1_000_000
+RETRY = 1.0
+
+
+class FlushJob(Job):
+    """Outcomes into consumers.db; then what retention may delete goes."""
+
+    weight = 0
+    isolated = True
+
+    def __init__(self, place: Place, payloads: list[Payload], waiters: list[asyncio.Future[None]]) -> None:
+        self.place = place
+        self.payloads = payloads
+        self.waiters = waiters
+        self.gone: list[int] = []
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Write them."""
+        room, now = self.place.room, self.place.room.store.boot_ns()
+        row = consumer_by_id(connection, self.place.id)
+        if row is None:
+            return  # deleted meanwhile: nothing is left to settle
+        collect = releases(connection, row.stream)
+        settler = Settler(connection, row, settings_of(row.config), room.store.member, collect=collect)
+        for payload in self.payloads:
+            settler.apply(payload, now)
+        row.active = now
+        save(connection, row)
+        self.gone = unneeded(connection, row.stream, settler.settled) if collect else []
+
+    def done(self) -> None:
+        """Delete what nobody needs, tell who waits for the commit, look whether a parked pull can go on."""
+        room = self.place.room
+        room.remove(self.place.stream, self.gone)
+        if self.waiters:
+            room.synced(self.waiters)
+        if any(payload.naked or payload.moved for payload in self.payloads) or self.place.bounded:
+            room.store.notify()
+            self.place.kick()
+
+    def failed(self, error: BaseException) -> None:
+        """Keep them, and try again: duplicates, never a loss."""
+        self.place.stuck(self.payloads)
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_exception(translated(error))
+
+
+class ClaimJob(Job):
+    """All parked pulls of one consumer, served in one transaction."""
+
+    weight = 0
+    isolated = True
+
+    def __init__(self, place: Place, requests: list[Request]) -> None:
+        self.place = place
+        self.requests = requests
+        self.exhausted: list[tuple[int, int]] = []
+        self.next_due: int | None = None
+        self.now = 0
+        self.last_seq = 0
+        self.gone: list[int] = []
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Serve them."""
+        place, store = self.place, self.place.room.store
+        self.now = store.boot_ns()
+        place.room.hand_over(connection)
+        claimer = Claimer(
+            connection, place.id, place.stream, member=store.member, now=self.now, wall=store.now_ns(),
+            check=store.options.check_rows,
+        )  # fmt: skip
+        before = claimer.row.delivered_s
+        claimer.serve(self.requests)
+        claimer.finish()
+        self.exhausted, self.next_due, self.last_seq = claimer.exhausted, claimer.next_due(), claimer.last_seq
+        row = claimer.row
+        if claimer.settings.ack_none and row.delivered_s != before and releases(connection, row.stream):
+            found = [msg.token[1] for request in self.requests for msg in request.found]
+            self.gone = unneeded(connection, row.stream, found)
+
+    def done(self) -> None:
+        """Hand out what came."""
+        self.place.claimed(self)
+
+    def failed(self, error: BaseException) -> None:
+        """Nothing was taken."""
+        self.place.claim_failed(self, translated(error))
+
+
+class Place:
+    """One consumer in this process."""
+
+    def __init__(self, room: ConsumerRoom, consumer_id: int, stream: str, name: str, config: str) -> None:
+        self.room = room
+        self.id = consumer_id
+        self.stream = stream
+        self.name = name
+        self.settings = settings_of(config)
+        self.requests: deque[Request] = deque()
+        self.dirty: list[Claim] = []
+        """Claims whose bytes changed since they were last written."""
+        self.seen = -1
+        """Last sequence of the stream at the last claim."""
+        self.ended: BaseException | None = None
+        self._loop = room.store.loop
+        self._flush_after = room.store.options.seconds("ack_flush")
+        self._payload = Payload()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._stuck: list[Payload] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._soon = False
+        self._due: asyncio.TimerHandle | None = None
+        self._claiming: ClaimJob | None = None
+        self._again = False
+        self._idle: asyncio.Future[None] | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether acks can let a parked pull go on."""
+        return self.settings.max_ack_pending is not None
+
+    # --- pulls
+
+    def ask(self, request: Request) -> None:
+        """Park a pull and look at once."""
+        self.requests.append(request)
+        self.room.parked.add(self)
+        self.kick()
+
+    def expire(self, request: Request) -> None:
+        """Its time is over: what is on its way still counts."""
+        request.once = True
+        if self._claiming is None or request not in self._claiming.requests:
+            self._answer(request)
+
+    def kick(self) -> None:
+        """Something may have come: serve who is parked."""
+        if not self.requests or self.ended is not None:
+            return
+        if self._claiming is not None:
+            self._again = True
+            return
+        if sum(len(payload.settled) + len(payload.leases) for payload in self._stuck) > MOST_STUCK:
+            return
+        self._again = False
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        self.write()
+        self._claiming = ClaimJob(self, list(self.requests))
+        self.room.store.consumers.submit(self._claiming)
+
+    def claimed(self, job: ClaimJob) -> None:
+        """A claim is on disk."""
+        self._claiming = None
+        self.seen = job.last_seq
+        for request in job.requests:
+            if request.found:
+                request.session.receive(request.found)
+            if request.found or request.error is not None or request.once or request.future.done():
+                self._answer(request)
+        self.room.remove(self.stream, job.gone)
+        for sequence, deliveries in job.exhausted:
+            self.room.store.advise(
+                MaxDeliveriesReached(
+                    stream=self.stream, consumer=self.name, time=self._time(), stream_sequence=sequence,
+                    deliveries=deliveries,
+                )
+            )  # fmt: skip
+        self._rest()
+        if self.requests and self._again:
+            self.kick()
+        elif self.requests and job.next_due is not None and self._claiming is None:
+            # the microsecond: a timer may fire a rounding error early, and would find nothing
+            delay = max(0.0, (job.next_due - self.room.store.boot_ns()) / 1e9) + 1e-6
+            self._due = self._loop.call_later(delay, self.kick)
+
+    def claim_failed(self, job: ClaimJob, error: BaseException) -> None:
+        """Nothing was taken. A consumer that is gone ends every pull; any other failure those of this claim."""
+        self._claiming = None
+        if isinstance(error, ConsumerDeletedError | StreamNotFoundError):
+            self.end(error)
+        else:
+            for request in job.requests:
+                request.error = error
+                self._answer(request)
+        self._rest()
+
+    def end(self, error: BaseException | None) -> None:
+        """No more messages: every parked pull ends with `error` (``None``: with nothing)."""
+        if self.ended is None and error is not None:
+            self.ended = error
+            self.room.forget(self)
+        for request in list(self.requests):
+            request.error = error
+            self._answer(request)
+
+    async def idle(self) -> None:
+        """Wait until no claim is on its way."""
+        while self._claiming is not None:
+            if self._idle is None:
+                self._idle = self._loop.create_future()
+            await asyncio.shield(self._idle)
+
+    def _rest(self) -> None:
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+
+    def _answer(self, request: Request) -> None:
+        if request in self.requests:
+            self.requests.remove(request)
+        if not self.requests:
+            self.room.parked.discard(self)
+            if self._due is not None:
+                self._due.cancel()
+                self._due = None
+        if not request.future.done():
+            request.future.set_result(None)
+        if self.settings.inactive_ns is not None and not request.found and not self.room.closing:
+            self._payload.touched = True  # it was used until now, not only when the pull began
+            self.arm()
+
+    # --- outcomes
+
+    def settle(self, claim: Claim, sequence: int, outcome: Outcome) -> None:
+        """Record an outcome that is more than a byte."""
+        deliveries, consumer_sequence = claim.numbers(sequence)
+        claim.done.add(sequence)
+        if isinstance(outcome, Ack | Reject):
+            if isinstance(outcome, Reject):
+                self.room.store.advise(
+                    MessageTerminated(
+                        stream=self.stream, consumer=self.name, time=self._time(), stream_sequence=sequence,
+                        consumer_sequence=consumer_sequence, deliveries=deliveries, reason=outcome.reason,
+                    )
+                )  # fmt: skip
+            self._settled(claim, sequence, consumer_sequence)
+            return
+        delay = outcome.delay if isinstance(outcome, Nak) else 0.0
+        if not isinstance(outcome, Release):
+            self.room.store.advise(
+                MessageNaked(
+                    stream=self.stream, consumer=self.name, time=self._time(), stream_sequence=sequence,
+                    consumer_sequence=consumer_sequence, deliveries=deliveries,
+                )
+            )  # fmt: skip
+        at = self.room.store.boot_ns()
+        due, queue = at + int(delay * 1e9), self.room.next_queue()
+        if sequence in claim.loose:
+            self._payload.naked.append((sequence, due, queue, at))
+        else:
+            self._move(claim, sequence, due, queue, None)
+            claim.loose[sequence] = (deliveries, consumer_sequence, consumer_sequence)
+        self.soon()
+
+    def _settled(self, claim: Claim, sequence: int, consumer_sequence: int) -> None:
+        if claim.settings.ack_all:
+            upto = self._payload.upto
+            if upto is None or sequence > upto[0]:
+                self._payload.upto = (sequence, consumer_sequence)
+        elif sequence in claim.loose:
+            self._payload.settled.append(sequence)
+        else:
+            claim.acked[claim.place(sequence)] = SETTLED
+            self.mark(claim)
+        self.arm()
+
+    def _move(self, claim: Claim, sequence: int, due: int, queue: int | None, owner: int | None) -> None:
+        claim.acked[claim.place(sequence)] = MOVED
+        self._payload.moved.append((claim.lo, sequence, due, queue, owner))
+        self.mark(claim)
+
+    def extend(self, claim: Claim, sequence: int) -> None:
+        """Restart the ack wait of one message: it gets a row of its own."""
+        deliveries, consumer_sequence = claim.numbers(sequence)
+        due = self.room.store.boot_ns() + claim.settings.wait_ns(deliveries)
+        if sequence in claim.loose:
+            self._payload.extended.append((sequence, due))
+        else:
+            self._move(claim, sequence, due, None, self.room.store.member)
+            claim.loose[sequence] = (deliveries, consumer_sequence, consumer_sequence)
+        claim.longer[sequence] = due
+        self.soon()
+
+    def keep(self, claim: Claim) -> None:
+        """Restart the ack wait of everything in a claim that is not settled."""
+        now, settings = self.room.store.boot_ns(), claim.settings
+        claim.prolong(now + settings.wait_ns(1))
+        if claim.count:
+            self._payload.kept.append((claim.lo, claim.deadline))
+        for sequence, (deliveries, *_) in claim.loose.items():
+            if sequence not in claim.done:
+                due = now + settings.wait_ns(deliveries)
+                claim.longer[sequence] = due
+                self._payload.extended.append((sequence, due))
+        self.soon()
+
+    def mark(self, claim: Claim) -> None:
+        """The bytes of a claim have changed."""
+        if not claim.dirty:
+            claim.dirty = True
+            self.dirty.append(claim)
+
+    def arm(self) -> None:
+        """Write within the flush time."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._flush_after, self.write)
+
+    def soon(self) -> None:
+        """Write in the next turn: others may wait for it."""
+        if not self._soon:
+            self._soon = True
+            self._loop.call_soon(self.write)
+
+    def write(self) -> None:
+        """Hand all outcomes so far to the thread."""
+        self._soon = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        payload, dirty, waiters = self._payload, self.dirty, self._waiting
+        for claim in dirty:
+            claim.dirty = False
+            payload.leases.append((claim.lo, bytes(claim.acked), None if claim.index is None else tuple(claim.index)))
+        payloads = self._stuck
+        if payload:
+            payloads.append(payload)
+        if not payloads and not waiters:
+            return
+        self._payload, self.dirty, self._waiting, self._stuck = Payload(), [], [], []
+        self.room.store.consumers.submit(FlushJob(self, payloads, waiters))
+
+    def stuck(self, payloads: list[Payload]) -> None:
+        """They could not be written: first in line at the next try."""
+        self._stuck = payloads + self._stuck
+        if not self.room.closing:
+            self._loop.call_later(RETRY, self.write)
+
+    async def flush(self) -> None:
+        """All outcomes so far are committed, and survive what the durability promises; or it raises."""
+        if self.ended is not None:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(waiter)
+        self.soon()
+        try:
+            await waiter
+        except apsw.Error as error:
+            raise BrokerError(str(error)) from error
+
+    def _time(self) -> datetime:
+        return time_of_ns(self.room.store.now_ns())

@@ -1,0 +1,365 @@
+"""ConsumerRoom: the consumers of an opened store: making, changing, deleting them, and what all of them share."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import apsw
+
+from headrace.core.errors import UnsupportedError
+from headrace.embedded.advisories import ConsumerDeleted
+from headrace.embedded.consumers.consumer import EmbeddedConsumer
+from headrace.embedded.consumers.counts import info_of, num_pending, state_of, sweep
+from headrace.embedded.consumers.expiry import Expiry
+from headrace.embedded.consumers.followup import RemoveJob, Syncer
+from headrace.embedded.consumers.place import Place
+from headrace.embedded.consumers.retention import leftovers
+from headrace.embedded.consumers.rows import (
+    ConsumerRow,
+    consumer_by_name,
+    consumers_of,
+    nanoseconds,
+    settings_of,
+    text_of,
+)
+from headrace.embedded.consumers.rules import check_new, check_supported, check_update, complete, refused, same
+from headrace.embedded.consumers.starts import start_of
+from headrace.embedded.store.sql import one
+from headrace.embedded.store.store import Store
+from headrace.embedded.store.wake import Members
+from headrace.embedded.streams.catalog import stream_by_name, streams_all
+from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, ReplayPolicy
+from headrace.streams.consumer import Consumer
+from headrace.streams.errors import ConsumerDeletedError, error_for
+from headrace.streams.info import ConsumerInfo
+from headrace.streams.msg import time_of_ns
+from headrace.streams.ordered import OrderedConsumer
+from headrace.streams.subjects import validate_consumer_name
+
+if TYPE_CHECKING:
+    from headrace.embedded.consumers.session import EmbeddedSession
+
+__all__ = ["ConsumerRoom", "drop_stream"]
+
+_INSERT = (
+    "INSERT INTO consumer(stream, name, config, created, delivered_c, delivered_s, floor_c, floor_s, active, inactive, "
+    "since, scanned, snapshot) VALUES(?, ?, ?, ?, 0, ?, 0, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def drop_stream(connection: apsw.Connection, stream_id: int) -> None:
+    """Delete all consumers of a stream."""
+    for row in consumers_of(connection, stream_id):
+        _drop(connection, row.id)
+
+
+def _drop(connection: apsw.Connection, consumer_id: int) -> None:
+    for table, key in (("lease", "consumer"), ("pending", "consumer"), ("consumer", "id")):
+        connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (consumer_id,))
+
+
+class ConsumerRoom:
+    """All consumers of one opened store, as this process uses them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.places: dict[int, Place] = {}
+        self.parked: set[Place] = set()
+        """Places with a parked pull."""
+        self.sessions: set[EmbeddedSession] = set()
+        self.closing = False
+        self.members: Members | None = None
+        self.next_queue: Callable[[], int] = itertools.count(1).__next__
+        """Orders naks that fall due at the same time."""
+        self._removals: set[RemoveJob] = set()
+        self._syncer = Syncer(store)
+        self._expiry = Expiry(self)
+        store.on_commit_streams.append(self._committed)
+
+    async def start(self) -> None:
+        """Join the other processes, repair what a crash left, watch for idle consumers."""
+        if self.store.options.read_only:
+            return
+        if self.store.path is not None:
+            self.members = Members(self.store, self.wake)
+            self.members.join()
+            self.store.notify = self.members.notify
+            await self.store.consumers.call(self.members.first_look)
+        await self.repair()
+        await self._expiry.start()
+
+    async def repair(self) -> None:
+        """Delete what no consumer of an interest or workqueue stream needs."""
+
+        def find(connection: apsw.Connection) -> list[tuple[str, list[int]]]:
+            return [(record.name, leftovers(connection, record.id)) for record in streams_all(connection)]
+
+        for stream, sequences in await self.store.consumers.call(find):
+            self.remove(stream, sequences)
+        await self._removed()
+
+    # --- shared by the places
+
+    def wake(self) -> None:
+        """Something may have come: look for one parked pull."""
+        for place in list(self.parked):
+            place.kick()
+
+    def _committed(self) -> None:
+        if self.store.path is None:
+            # one thread for everything: claims commit here too, and must not wake themselves
+            for place in list(self.parked):
+                if self._last_of(place) != place.seen:
+                    place.kick()
+            return
+        self.wake()
+        self.store.notify()
+
+    def _last_of(self, place: Place) -> int:
+        found = one(self.store.reader.connection, "SELECT last_seq FROM stream WHERE name = ?", (place.stream,))
+        return -2 if found is None else int(found[0])
+
+    def hand_over(self, connection: apsw.Connection) -> None:
+        """What dead members held falls due (on the thread, before each claim)."""
+        if self.members is not None:
+            self.members.hand_over(connection)
+
+    def remove(self, stream: str, sequences: Sequence[int]) -> None:
+        """Delete settled messages; `flush` waits for it."""
+        if sequences:
+            job = RemoveJob(stream, sequences, self._removals)
+            self.store.streams.submit(job)
+
+    def synced(self, waiters: list[asyncio.Future[None]]) -> None:
+        """Resolve them once what was committed survives what the durability promises."""
+        self._syncer.resolve(waiters)
+
+    def forget(self, place: Place) -> None:
+        """The consumer is gone."""
+        self.places.pop(place.id, None)
+        self.parked.discard(place)
+
+    def count_between(self, place: Place, low: int, high: int) -> int:
+        """Matching live messages behind `low`, up to `high`. On the loop: asked for by plain functions, and seldom."""
+        connection, wall = self.store.reader.connection, self.store.now_ns()
+        row = one(connection, "SELECT id FROM stream WHERE name = ?", (place.stream,))
+        state = state_of(connection, row[0]) if row else None
+        if state is None:
+            return 0
+        wanted = place.settings.filter
+        return num_pending(connection, state, wanted, low, wall) - num_pending(connection, state, wanted, high, wall)
+
+    async def flush(self) -> None:
+        """All acks of this process are committed, and what they remove is gone."""
+        for place in list(self.places.values()):
+            place.write()
+        await self.store.consumers.call(_nothing)
+        await self._removed()
+
+    async def _removed(self) -> None:
+        while self._removals:
+            await self.store.streams.call(_nothing)
+
+    async def aclose(self) -> None:
+        """Hand back what nobody saw, write all acks, leave the other processes."""
+        if self.closing or self.store.options.read_only:
+            return
+        self.closing = True
+        self._expiry.stop()
+        for place in list(self.places.values()):
+            place.end(None)
+        for session in list(self.sessions):
+            await session.aclose()
+        await self.flush()
+        member = self.store.member
+        await self.store.consumers.call(lambda connection: _leave(connection, member))
+        if self.members is not None:
+            self.members.leave()
+
+    # --- calls
+
+    async def create_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
+        """Make it; an equal one is fine, a different one is ``ConsumerExistsError``."""
+        return await self._put(stream, config, create=True, update=False)
+
+    async def update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
+        """Change it; a missing one is ``ConsumerDoesNotExistError``."""
+        return await self._put(stream, config, create=False, update=True)
+
+    async def create_or_update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
+        """Make or change it."""
+        return await self._put(stream, config, create=True, update=True)
+
+    async def consumer(self, stream: str, name: str) -> Consumer:
+        """The consumer of this name; ``ConsumerNotFoundError``."""
+        return self._handle(*await self._look(stream, name, write=False))
+
+    async def info(self, stream: str, name: str) -> ConsumerInfo:
+        """Its info, everything acknowledged here included."""
+        return (await self._look(stream, name, write=True))[1]
+
+    async def delete_consumer(self, stream: str, name: str) -> None:
+        """Delete it; its pulls end with ``ConsumerDeletedError``."""
+        self.store.check_writable()
+
+        def drop(connection: apsw.Connection) -> tuple[int, list[int]]:
+            record = stream_by_name(connection, stream)
+            row = consumer_by_name(connection, record.id, name)
+            if row is None:
+                raise _not_found()
+            _drop(connection, row.id)
+            return row.id, leftovers(connection, record.id)
+
+        consumer_id, gone = await self.store.consumers.call(drop)
+        self.remove(stream, gone)
+        self.dropped(consumer_id, stream, name, "request")
+        await self._removed()
+
+    def dropped(self, consumer_id: int, stream: str, name: str, cause: str) -> None:
+        """Its row is gone: end its pulls here and everywhere."""
+        place = self.places.get(consumer_id)
+        if place is not None:
+            place.end(ConsumerDeletedError("the consumer was deleted"))
+        self.store.notify()
+        time = time_of_ns(self.store.now_ns())
+        self.store.advise(
+            ConsumerDeleted(
+                stream=stream, consumer=name, time=time, cause="inactive" if cause == "inactive" else "request"
+            )
+        )
+
+    async def ordered_consumer(self, stream: str, config: OrderedConsumerConfig) -> Consumer:
+        """A reader of its own; made at first use."""
+        self.store.check_writable()
+        if config.replay_policy is ReplayPolicy.ORIGINAL:
+            raise UnsupportedError("replay_policy=ORIGINAL")
+        await self.store.reader.call(lambda connection: stream_by_name(connection, stream))
+
+        async def create(inner: ConsumerConfig) -> Consumer:
+            return await self.create_consumer(stream, inner)
+
+        async def delete(name: str) -> None:
+            await self.delete_consumer(stream, name)
+
+        return OrderedConsumer(stream, config, create, delete)
+
+    async def list_consumers(self, stream: str) -> AsyncIterator[ConsumerInfo]:
+        """All consumers of a stream."""
+        async for name in self.consumer_names(stream):
+            try:
+                info = await self.info(stream, name)
+            except type(_not_found()):
+                continue
+            yield info
+
+    async def consumer_names(self, stream: str) -> AsyncIterator[str]:
+        """Their names."""
+        self.store.check_usable()
+
+        def names(connection: apsw.Connection) -> list[str]:
+            return [row.name for row in consumers_of(connection, stream_by_name(connection, stream).id)]
+
+        for name in await self.store.reader.call(names):
+            yield name
+
+    async def _look(self, stream: str, name: str, *, write: bool) -> tuple[int, ConsumerInfo]:
+        """Id and info. The writing thread also forgets what was deleted while it was pending."""
+        self.store.check_usable()
+        validate_consumer_name(name)
+        write = write and not self.store.options.read_only
+        if write:
+            await self.flush()
+
+        def look(connection: apsw.Connection) -> tuple[int, ConsumerInfo]:
+            record = stream_by_name(connection, stream)
+            row = consumer_by_name(connection, record.id, name)
+            if row is None:
+                raise _not_found()
+            wall = self.store.now_ns()
+            if write:
+                sweep(connection, row, wall)
+            place = self.places.get(row.id)
+            waiting = len(place.requests) if place is not None else 0
+            info = info_of(connection, row, wall, waiting)
+            if info is None:
+                raise _not_found()
+            return row.id, info
+
+        thread = self.store.consumers if write else self.store.reader
+        return await thread.call(look)
+
+    async def _put(self, stream: str, config: ConsumerConfig, *, create: bool, update: bool) -> Consumer:
+        self.store.check_writable()
+        check_supported(config)
+        wall, now = self.store.now_ns(), self.store.boot_ns()
+
+        def put(connection: apsw.Connection) -> tuple[int, ConsumerInfo]:
+            record = stream_by_name(connection, stream)
+            name = config.effective_name
+            row = None if name is None else consumer_by_name(connection, record.id, name)
+            wanted = complete(config)
+            if row is None:
+                if not create:
+                    raise refused(10149, "consumer does not exist")
+                check_new(connection, record, wanted)
+                _insert(connection, record.id, wanted, wall, now)
+            elif not same(old := settings_of(row.config).config, wanted):
+                if not update:
+                    raise refused(10148, "consumer already exists")
+                check_update(connection, record, old, wanted, row.name)
+                _change(connection, row, wanted, now)
+            row = consumer_by_name(connection, record.id, str(wanted.name))
+            assert row is not None  # noqa: S101  (written above)
+            info = info_of(connection, row, wall, 0)
+            assert info is not None  # noqa: S101  (its stream was found above)
+            return row.id, info
+
+        consumer_id, info = await self.store.consumers.call(put)
+        # A publish that runs in an older snapshot would not know this consumer: wait until it has ended.
+        await self.store.streams.call(_nothing)
+        self._expiry.watch(nanoseconds(info.config.inactive_threshold))
+        return self._handle(consumer_id, info)
+
+    def _handle(self, consumer_id: int, info: ConsumerInfo) -> Consumer:
+        place = self.places.get(consumer_id)
+        if place is None:
+            place = Place(self, consumer_id, info.stream, info.name, text_of(info.config))
+            self.places[consumer_id] = place
+        else:
+            place.settings = settings_of(text_of(info.config))
+            place.kick()
+        return EmbeddedConsumer(place, info)
+
+
+def _insert(connection: apsw.Connection, stream_id: int, config: ConsumerConfig, wall: int, now: int) -> None:
+    before, snapshot = start_of(connection, stream_id, config, wall)
+    text, inactive = text_of(config), nanoseconds(config.inactive_threshold)
+    values = (stream_id, config.name, text, wall, before, before, now, inactive, before, before, snapshot)
+    connection.execute(_INSERT, values)
+
+
+def _change(connection: apsw.Connection, row: ConsumerRow, config: ConsumerConfig, now: int) -> None:
+    """The position stays. With other filters, what stands in front of it was never this consumer's."""
+    moved = settings_of(row.config).config.filters != config.filters
+    since, scanned = (row.delivered_s, row.delivered_s) if moved else (row.since, row.scanned)
+    connection.execute(
+        "UPDATE consumer SET config = ?, inactive = ?, active = ?, since = ?, scanned = ? WHERE id = ?",
+        (text_of(config), nanoseconds(config.inactive_threshold), now, since, scanned, row.id),
+    )
+
+
+def _leave(connection: apsw.Connection, member: int) -> None:
+    """What was handed out and is not settled is left to its lease."""
+    for table in ("lease", "pending"):
+        connection.execute(f"UPDATE {table} SET owner = 0 WHERE owner = ?", (member,))
+
+
+def _not_found() -> Exception:
+    return error_for(404, 10014, "consumer not found")
+
+
+def _nothing(_: apsw.Connection) -> None:
+    return

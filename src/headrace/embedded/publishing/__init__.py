@@ -1,0 +1,1 @@
+"""From a publish call to its row."""

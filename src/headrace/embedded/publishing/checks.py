@@ -1,0 +1,118 @@
+"""The checks of a publish inside its transaction, in the order that was seen on a nats-server (jetstream.md 3.4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apsw
+
+from headrace.core.broker import Expect
+from headrace.core.delivery import Position
+from headrace.core.errors import PublishError
+from headrace.embedded.consumers.retention import wanted
+from headrace.embedded.publishing.run import Entry, Run
+from headrace.streams.config import DiscardPolicy, RetentionPolicy, StreamPublishOptions
+from headrace.streams.errors import NoStreamResponseError, publish_error_for
+from headrace.streams.info import PubAck
+
+__all__ = ["checked", "nothing_answers"]
+
+NONE = StreamPublishOptions()
+
+
+def nothing_answers(subject: str, msg_id: str | None) -> NoStreamResponseError:
+    """The error of a publish that no stream covers."""
+    return NoStreamResponseError(f"no stream covers {subject!r}", message_id=msg_id)
+
+
+def checked(
+    connection: apsw.Connection, run: Run, entry: Entry, first_of: Callable[[Run, str], int | None]
+) -> PublishError | PubAck | bool:
+    """Why it is refused; the ack of its first copy; or whether anybody wants it kept.
+
+    What precedes it in its batch was written before, so that everything can be asked of the database.
+    """
+    options = entry.options if isinstance(entry.options, StreamPublishOptions) else NONE
+    refused = _before_duplicate(connection, run, entry, options)
+    if refused is not None:
+        return refused
+    if entry.msg_id is not None and (first := first_of(run, entry.msg_id)) is not None:
+        return PubAck(run.name, first, duplicate=True)
+    expect = options.expect
+    if expect is not None and expect.last_id is not None and expect.last_id != run.last_id:
+        return _refusal(entry, 400, 10070, f"wrong last msg ID: {run.last_id}")
+    if run.record.config.discard is DiscardPolicy.NEW:
+        full = _discard_new(connection, run, entry)
+        if full is not None:
+            return full
+    return run.record.config.retention is not RetentionPolicy.INTEREST or wanted(
+        connection, run.record.id, entry.subject
+    )
+
+
+def _before_duplicate(
+    connection: apsw.Connection, run: Run, entry: Entry, options: StreamPublishOptions
+) -> PublishError | None:
+    config = run.record.config
+    if config.sealed:
+        return _refusal(entry, 400, 10109, "invalid operation on sealed stream")
+    size = len(entry.data) + (len(entry.block) + 12 if entry.block else 0)
+    if config.max_message_size is not None and size > config.max_message_size:
+        return _refusal(entry, 400, 10054, "message size exceeds maximum allowed", limit=config.max_message_size)
+    if options.expect_stream is not None and options.expect_stream != run.name:
+        return _refusal(entry, 400, 10060, "expected stream does not match")
+    if options.ttl is not None and not config.allow_message_ttl:
+        return _refusal(entry, 400, 10166, "per-message TTL is disabled")
+    return None if options.expect is None else _sequences(connection, run, entry, options, options.expect)
+
+
+def _sequences(
+    connection: apsw.Connection, run: Run, entry: Entry, options: StreamPublishOptions, expect: Expect
+) -> PublishError | None:
+    if expect.last_for_topic is not None:
+        subject = options.expect_subject or entry.subject
+        row = connection.execute(
+            "SELECT subject_state.last_seq FROM subject_state JOIN subject ON subject.id = subject_state.subject "
+            "WHERE subject_state.stream = ? AND subject.name = ?",
+            (run.record.id, subject),
+        ).fetchone()
+        last = 0 if row is None else int(row[0])
+        if last != _value(expect.last_for_topic):
+            return _refusal(entry, 400, 10071, f"wrong last sequence: {last}")
+    if expect.last is not None and _value(expect.last) != run.seq:
+        return _refusal(entry, 400, 10071, f"wrong last sequence: {run.seq}")
+    return None
+
+
+def _value(given: int | Position) -> int:
+    return given.value if isinstance(given, Position) else given
+
+
+def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> PublishError | None:
+    """Older ones of the subject make room even here, unless the stream says that they do not."""
+    config = run.record.config
+    count = size = 0
+    if config.max_messages_per_subject is not None:
+        row = connection.execute(
+            "SELECT subject_state.msgs FROM subject_state JOIN subject ON subject.id = subject_state.subject "
+            "WHERE subject_state.stream = ? AND subject.name = ?",
+            (run.record.id, entry.subject),
+        ).fetchone()
+        if row is not None and row[0] >= config.max_messages_per_subject:
+            if config.discard_new_per_subject:
+                return _refusal(entry, 503, 10077, "maximum messages per subject exceeded")
+            count = int(row[0]) - config.max_messages_per_subject + 1
+    if config.max_messages is not None and run.msgs - count + 1 > config.max_messages:
+        return _refusal(entry, 503, 10077, "maximum messages exceeded", limit=config.max_messages)
+    if config.max_bytes is not None:
+        size = run.fixed + len(entry.subject.encode()) + len(entry.data)
+        size += len(entry.block) + run.per_block if entry.block else 0
+        if run.bytes + size > config.max_bytes:
+            return _refusal(entry, 503, 10077, "maximum bytes exceeded", limit=config.max_bytes)
+    return None
+
+
+def _refusal(entry: Entry, code: int, err_code: int, description: str, limit: int | None = None) -> PublishError:
+    error = publish_error_for(code, err_code, description, message_id=entry.msg_id, limit=limit)
+    assert isinstance(error, PublishError)  # noqa: S101  (publish_error_for gives nothing else)
+    return error

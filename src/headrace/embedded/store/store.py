@@ -1,0 +1,199 @@
+"""Store: the open files of one engine, their threads, and who may use them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from headrace.core.clock import Clock
+from headrace.core.errors import ClosedError, HeadraceError, UnsupportedError, UsageError
+from headrace.embedded.advisories import Advisory
+from headrace.embedded.errors import translated
+from headrace.embedded.options import EmbeddedOptions
+from headrace.embedded.store.checkpoints import close, open_both
+from headrace.embedded.store.connections import Connections, Opened
+from headrace.embedded.store.files import Turnstile
+from headrace.embedded.store.thread import DatabaseThread
+
+__all__ = ["Store"]
+
+T = TypeVar("T")
+
+
+class Store:
+    """The threads over the files: `streams` and `consumers` write one file each and read both, `reader` reads both.
+
+    In ``:memory:`` all three are one thread over one connection; read-only there is only `reader`. All statements use
+    unqualified table names, so that the same SQL runs everywhere.
+    """
+
+    streams: DatabaseThread
+    consumers: DatabaseThread
+    reader: DatabaseThread
+
+    def __init__(self, path: Path | None, options: EmbeddedOptions, clock: Clock) -> None:
+        self.path = path
+        self.options = options
+        self.clock = clock
+        self.loop = asyncio.get_running_loop()
+        self.member = secrets.randbits(62) + 1
+        """Owner of this handle's leases."""
+        self.on_commit_streams: list[Callable[[], None]] = []
+        self.notify: Callable[[], None] = _nothing
+        """Tells other processes that something was committed; the wake-up room sets it."""
+        self.advise: Callable[[Advisory], None] = _ignored
+        self.recovered = False
+        """Whether the store was not closed cleanly before."""
+        self.closed = False
+        self.gates: dict[str, Turnstile] = {}
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+        self._workers: ThreadPoolExecutor | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._alive = -1
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str], options: EmbeddedOptions, clock: Clock) -> Store:
+        """Open or make the store; blocking work is done off the loop."""
+        connections = Connections(path, options)
+        clock.begin()
+        worker = ThreadPoolExecutor(1, thread_name_prefix="headrace-open")
+        try:
+            work = asyncio.get_running_loop().run_in_executor(worker, connections.open)
+            try:
+                opened = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                with suppress(Exception):
+                    (await work).close()
+                raise
+        except Exception as error:  # noqa: BLE001  (translated)
+            raise translated(error, os.fspath(path)) from None
+        finally:
+            worker.shutdown(wait=False)  # it is done: whatever was cancelled was waited for
+            clock.end()
+        store = cls(opened.path, options, clock)
+        store._start(connections, opened)
+        return store
+
+    def _start(self, connections: Connections, opened: Opened) -> None:
+        self.gates = opened.gates
+        self.recovered = opened.recovered
+        self._alive = opened.alive
+        if opened.streams is None:
+            assert opened.reader is not None  # noqa: S101  (read-only engines have a reader)
+            self.reader = DatabaseThread("headrace-reader", opened.reader, self.clock, write=False)
+            return
+        self.streams = DatabaseThread(
+            "headrace-streams",
+            opened.streams,
+            self.clock,
+            gate=self.gates.get("streams"),
+            on_commit=self._committed,
+            recover=connections.recover_streams if opened.path else None,
+        )
+        if opened.consumers is None or opened.reader is None:
+            self.consumers = self.reader = self.streams
+            return
+        self.consumers = DatabaseThread(
+            "headrace-consumers",
+            opened.consumers,
+            self.clock,
+            gate=self.gates.get("consumers"),
+            recover=connections.recover_consumers,
+        )
+        self.reader = DatabaseThread("headrace-reader", opened.reader, self.clock, write=False)
+
+    def now_ns(self) -> int:
+        """The wall clock: timestamps, ages, windows."""
+        return self.clock.now_ns()
+
+    def boot_ns(self) -> int:
+        """The clock of deadlines, the same for all processes of the machine."""
+        return int(self.clock.monotonic() * 1e9)
+
+    def check_usable(self) -> None:
+        """``UsageError`` in another thread, loop or forked child; ``ClosedError`` after `aclose`."""
+        if self.closed:
+            raise ClosedError("the store was closed")
+        if threading.get_ident() != self._thread or os.getpid() != self._pid:
+            where = "a forked child" if os.getpid() != self._pid else "another thread"
+            raise UsageError(f"the store was opened elsewhere and cannot be used in {where}: open it there")
+        if asyncio.get_running_loop() is not self.loop:
+            raise UsageError("the store was opened on another event loop: open it there")
+
+    def check_writable(self) -> None:
+        """`check_usable`, and ``UnsupportedError`` if it was opened read-only."""
+        self.check_usable()
+        if self.options.read_only:
+            raise UnsupportedError("read_only: nothing can be written through this handle")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this is a forked child, where every handle is dead."""
+        return os.getpid() != self._pid
+
+    async def offload(self, function: Callable[[], T]) -> T:
+        """Run blocking work (checkpoints, backups) on a thread of the store's own."""
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(2, thread_name_prefix="headrace-work")
+        self.clock.begin()
+        try:
+            return await self.loop.run_in_executor(self._workers, function)
+        except Exception as error:  # noqa: BLE001  (translated)
+            raise translated(error, str(self.path)) from None
+        finally:
+            self.loop.call_soon(self.clock.end)
+
+    def _committed(self) -> None:
+        for callback in self.on_commit_streams:
+            callback()
+
+    async def aclose(self) -> None:
+        """Commit what was accepted, end the threads, close the files. Twice is fine; in a forked child nothing."""
+        if self.foreign:
+            return
+        self.closed = True
+        if self._ending is None:
+            self._ending = self.loop.create_task(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
+        failure: BaseException | None = None
+        last: list[apsw.Connection] = []
+        path = self.path
+        if path is not None and not self.options.read_only:
+            with suppress(HeadraceError):
+                last = await self.offload(lambda: open_both(path))
+        threads = ("reader", "consumers", "streams")
+        for thread in dict.fromkeys(getattr(self, name) for name in threads if hasattr(self, name)):
+            try:
+                await thread.aclose()
+            except Exception as error:  # noqa: BLE001  (the others are closed first)
+                failure = error
+        with suppress(HeadraceError):
+            await self.offload(lambda: close(last))
+        if self._workers is not None:
+            self._workers.shutdown(wait=True)
+        for gate in self.gates.values():
+            gate.close()
+        if self._alive >= 0:
+            os.close(self._alive)
+        if failure is not None:
+            raise translated(failure, str(self.path))
+
+
+def _nothing() -> None:
+    return
+
+
+def _ignored(_: Advisory) -> None:
+    return

@@ -1,0 +1,1 @@
+"""What stands in streams.db: the streams, their limits, reading and removing."""

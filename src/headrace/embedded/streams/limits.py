@@ -1,0 +1,113 @@
+"""Limits: what goes when a stream is full or a message too old. All of it in the commit that makes it due, or later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+
+from headrace.embedded.streams.catalog import StreamRecord, overheads, subject_name, window_ns
+from headrace.embedded.streams.removal import remove, remove_range
+from headrace.streams.config import StreamConfig
+
+__all__ = ["enforce", "expire", "has_limits", "oldest_of_subject", "trim_ids"]
+
+BATCH = 5_000
+
+
+def has_limits(config: StreamConfig) -> bool:
+    """Whether a publish may push out older messages."""
+    return not (config.max_messages is None and config.max_bytes is None and config.max_messages_per_subject is None)
+
+
+def enforce(connection: apsw.Connection, record: StreamRecord, subjects: Iterable[int] | None = None) -> int:
+    """Delete the oldest until the limits hold, per subject first. `subjects`: those that grew (``None`` = all)."""
+    config = record.config
+    removed = 0
+    if config.max_messages_per_subject is not None:
+        removed += _per_subject(connection, record, config.max_messages_per_subject, subjects)
+    if config.max_messages is not None:
+        (count,) = connection.execute("SELECT msgs FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
+        if count > config.max_messages:
+            last = f"SELECT seq FROM msg_{record.id} ORDER BY seq LIMIT 1 OFFSET ?"
+            (high,) = connection.execute(last, (count - config.max_messages - 1,)).fetchone() or (0,)
+            removed += remove_range(connection, record, 0, high)
+    if config.max_bytes is not None:
+        removed += _bytes(connection, record, config.max_bytes)
+    return removed
+
+
+def _per_subject(connection: apsw.Connection, record: StreamRecord, most: int, subjects: Iterable[int] | None) -> int:
+    over = "SELECT subject, msgs FROM subject_state WHERE stream = ? AND msgs > ?"
+    rows: list[tuple[Any, ...]] = []
+    if subjects is None:
+        rows.extend(connection.execute(over, (record.id, most)))
+    for subject in subjects or ():
+        found = connection.execute(f"{over} AND subject = ?", (record.id, most, subject)).fetchone()
+        if found is not None:
+            rows.append(found)
+    return sum(
+        remove(connection, record, oldest_of_subject(connection, record, subject, count - most))
+        for subject, count in rows
+    )
+
+
+def oldest_of_subject(connection: apsw.Connection, record: StreamRecord, subject: int, count: int) -> list[int]:
+    """The first `count` sequences on a subject."""
+    (many,) = connection.execute("SELECT many_subjects FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
+    if many:
+        sql = f"SELECT seq FROM subject_msg_{record.id} WHERE subject = ? ORDER BY seq LIMIT ?"
+    else:
+        sql = f"SELECT seq FROM msg_{record.id} WHERE subject = ? ORDER BY seq LIMIT ?"
+    return [row[0] for row in connection.execute(sql, (subject, count))]
+
+
+def _bytes(connection: apsw.Connection, record: StreamRecord, most: int) -> int:
+    (size,) = connection.execute("SELECT bytes FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
+    if size <= most:
+        return 0
+    fixed, per_block = overheads(record.config)
+    high = 0
+    rows = connection.execute(f"SELECT seq, subject, length(data), length(headers) FROM msg_{record.id} ORDER BY seq")
+    for seq, subject, data, headers in rows:
+        size -= fixed + len(subject_name(connection, subject).encode()) + data
+        size -= headers + per_block if headers is not None else 0
+        high = seq
+        if size <= most:
+            break
+    rows.close()
+    return remove_range(connection, record, 0, high)
+
+
+def expire(connection: apsw.Connection, record: StreamRecord, now: int, limit: int = BATCH) -> int:
+    """Delete messages whose time is over, at most `limit`; how many."""
+    sql = f"SELECT seq FROM msg_{record.id} WHERE expires IS NOT NULL AND expires <= ? ORDER BY expires LIMIT ?"
+    due = [row[0] for row in connection.execute(sql, (now, limit))]
+    return remove(connection, record, due) if due else 0
+
+
+def trim_ids(connection: apsw.Connection, record: StreamRecord, now: int, added: int) -> None:
+    """Forget ids older than the window: from the left edge (ours are time-ordered), and a hand that goes round.
+
+    The hand passes half as many rows as were `added`, so a table of random ids stays within three windows.
+    """
+    table, cutoff = f"dedup_{record.id}", now - window_ns(record.config)
+    left = connection.execute(f"SELECT ts FROM {table} ORDER BY msg_id LIMIT 1").fetchone()
+    if left is not None and left[0] <= cutoff:
+        _trim(connection, table, cutoff, "", 2 * added)
+    (hand,) = connection.execute("SELECT hand FROM stream WHERE id = ?", (record.id,)).fetchone() or ("",)
+    reached = _trim(connection, table, cutoff, hand, added // 2 + 1)
+    if reached != hand:
+        connection.execute("UPDATE stream SET hand = ? WHERE id = ?", (reached, record.id))
+
+
+def _trim(connection: apsw.Connection, table: str, cutoff: int, after: str, count: int) -> str:
+    """Look at `count` ids behind `after` and forget the old ones; where that ended (the end begins anew)."""
+    (upper,) = connection.execute(
+        f"SELECT max(msg_id) FROM (SELECT msg_id FROM {table} WHERE msg_id > ? ORDER BY msg_id LIMIT ?)", (after, count)
+    ).fetchone() or (None,)
+    if upper is None:
+        return ""
+    connection.execute(f"DELETE FROM {table} WHERE msg_id > ? AND msg_id <= ? AND ts <= ?", (after, upper, cutoff))
+    return str(upper)

@@ -1,0 +1,178 @@
+"""Making, changing, deleting and emptying streams. Plain functions on the connection of the streams writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import apsw
+
+from headrace.embedded.store.schema import create_stream_tables, drop_stream_tables
+from headrace.embedded.streams.catalog import (
+    StreamRecord,
+    bump_generation,
+    no_such_stream,
+    stream_by_name,
+    streams_all,
+    subject_ids,
+    text_of,
+)
+from headrace.embedded.streams.configs import check_new, check_overlap, check_update
+from headrace.embedded.streams.limits import enforce, expire, oldest_of_subject
+from headrace.embedded.streams.removal import remove, remove_range
+from headrace.streams.config import PurgeOptions, StreamConfig
+from headrace.streams.errors import StreamNotFoundError, error_for
+
+__all__ = ["create", "delete_message", "drop", "overwrite", "purge", "update"]
+
+
+def create(connection: apsw.Connection, config: StreamConfig, now: int) -> StreamRecord:
+    """Make it; an equal one is returned as it is."""
+    try:
+        existing = stream_by_name(connection, config.name)
+    except StreamNotFoundError:
+        pass
+    else:
+        if existing.config == config:
+            return existing
+        raise error_for(400, 10058, "stream name already in use with a different configuration")
+    check_new(config)
+    check_overlap(config, [record.config for record in streams_all(connection)])
+    first = config.first_sequence or 1
+    connection.execute(
+        "INSERT INTO stream(name, config, created, first_seq, last_seq, last_ts, msgs, bytes) VALUES(?,?,?,?,?,0,0,0)",
+        (config.name, text_of(config), now, first, first - 1),
+    )
+    create_stream_tables(connection, connection.last_insert_rowid())
+    bump_generation(connection)
+    return stream_by_name(connection, config.name)
+
+
+def update(connection: apsw.Connection, config: StreamConfig, now: int) -> StreamRecord:
+    """Change it; new limits apply in the same commit."""
+    old = stream_by_name(connection, config.name)
+    if old.config == config:
+        return old
+    check_update(old.config, config)
+    check_overlap(config, [record.config for record in streams_all(connection)])
+    connection.execute("UPDATE stream SET config = ? WHERE id = ?", (text_of(config), old.id))
+    bump_generation(connection)
+    record = stream_by_name(connection, config.name)
+    if old.config.max_age != config.max_age:
+        _reage(connection, old, record)
+    while expire(connection, record, now):
+        pass
+    enforce(connection, record)
+    return record
+
+
+def _reage(connection: apsw.Connection, old: StreamRecord, new: StreamRecord) -> None:
+    """Ages follow the new limit. What had a time of its own keeps it, but never outlives the new age."""
+    before, after = _nanoseconds(old.config.max_age), _nanoseconds(new.config.max_age)
+    table = f"msg_{new.id}"
+    own = "headers IS NOT NULL AND instr(headers, CAST('Nats-TTL: ' AS BLOB)) > 0"
+    if after is None:
+        connection.execute(f"UPDATE {table} SET expires = NULL WHERE expires = ts + ? AND NOT ({own})", (before,))
+        return
+    connection.execute(f"UPDATE {table} SET expires = ts + ? WHERE NOT ({own})", (after,))
+    shorter = "expires = min(expires, ts + ?) WHERE expires IS NOT NULL"
+    connection.execute(f"UPDATE {table} SET {shorter} AND {own}", (after,))
+
+
+def _nanoseconds(length: Any) -> int | None:
+    return None if length is None else int(length.total_seconds() * 1e9)
+
+
+def drop(connection: apsw.Connection, name: str) -> None:
+    """Delete a stream with all its messages."""
+    record = stream_by_name(connection, name)
+    drop_stream_tables(connection, record.id)
+    connection.execute("DELETE FROM subject_state WHERE stream = ?", (record.id,))
+    connection.execute("DELETE FROM stream WHERE id = ?", (record.id,))
+    bump_generation(connection)
+
+
+def purge(connection: apsw.Connection, name: str, options: PurgeOptions, now: int, most: int | None = None) -> int:
+    """Delete all, those on a subject, those before a sequence, or all but the newest few; how many went.
+
+    ``most``: only so many of them, the oldest first.
+    """
+    record = stream_by_name(connection, name)
+    if record.config.sealed:
+        raise error_for(400, 10109, "invalid operation on sealed stream")
+    if record.config.deny_purge:
+        raise error_for(500, 10110, "stream purge not permitted")
+    while expire(connection, record, now):
+        pass
+    if options.subject is not None:
+        ids = subject_ids(connection, record.id, [options.subject])
+        if ids is not None:
+            return _purge_subjects(connection, record, ids, options, most)
+    return remove_range(connection, record, 0, _purge_edge(connection, record, options, most))
+
+
+def _purge_edge(connection: apsw.Connection, record: StreamRecord, options: PurgeOptions, most: int | None) -> int:
+    """The last sequence that goes; 0 = none."""
+    table = f"msg_{record.id}"
+    if options.sequence is not None:
+        edge = options.sequence - 1
+    else:
+        kept = (options.keep or 0,)
+        row = connection.execute(f"SELECT seq FROM {table} ORDER BY seq DESC LIMIT 1 OFFSET ?", kept).fetchone()
+        edge = 0 if row is None else row[0]
+    if most is not None:
+        row = connection.execute(f"SELECT seq FROM {table} ORDER BY seq LIMIT 1 OFFSET ?", (most - 1,)).fetchone()
+        edge = edge if row is None else min(edge, row[0])
+    return edge
+
+
+def _purge_subjects(
+    connection: apsw.Connection, record: StreamRecord, ids: set[int], options: PurgeOptions, most: int | None
+) -> int:
+    found: list[int] = []
+    for subject in ids:
+        found += oldest_of_subject(connection, record, subject, -1)
+    found.sort()
+    if options.sequence is not None:
+        found = [seq for seq in found if seq < options.sequence]
+    elif options.keep:
+        found = found[: -options.keep]
+    return remove(connection, record, found[:most])
+
+
+def delete_message(connection: apsw.Connection, name: str, sequence: int, now: int) -> StreamRecord:
+    """Delete one message. ``MessageDeleteError``."""
+    record = stream_by_name(connection, name)
+    if record.config.sealed:
+        raise error_for(400, 10109, "invalid operation on sealed stream")
+    if record.config.deny_delete:
+        raise error_for(500, 10057, "message delete not permitted")
+    expire(connection, record, now)
+    if not remove(connection, record, [sequence]):
+        row = connection.execute("SELECT first_seq, last_seq FROM stream WHERE id = ?", (record.id,)).fetchone()
+        if row is None:
+            raise no_such_stream(name)
+        if row[0] <= sequence <= row[1]:
+            raise error_for(400, 10043, f"sequence {sequence} not found")
+        raise error_for(500, 10057, "stream store error: message not found")
+    return record
+
+
+def overwrite(name: str, sequence: int, now: int) -> Callable[[apsw.Connection], StreamRecord]:
+    """A job that overwrites a message with random bytes and deletes it."""
+
+    def run(connection: apsw.Connection) -> StreamRecord:
+        record = stream_by_name(connection, name)
+        row = connection.execute(
+            f"SELECT length(data), length(headers) FROM msg_{record.id} WHERE seq = ?", (sequence,)
+        ).fetchone()
+        if row is not None and not record.config.sealed and not record.config.deny_delete:
+            # same lengths: the accounting of the removal that follows stays right
+            connection.execute(
+                f"UPDATE msg_{record.id} SET data = ?, headers = ? WHERE seq = ?",
+                (os.urandom(row[0]), None if row[1] is None else os.urandom(row[1]), sequence),
+            )
+        return delete_message(connection, name, sequence, now)
+
+    return run
