@@ -48,8 +48,8 @@ async def wait(session):
 async def main(path, what):
     async with embedded.open(path) as streams:
         if "deaf" in sys.argv:
-            streams._room.consumers.members._socket and streams._store.loop.remove_reader(
-                streams._room.consumers.members._socket.fileno()
+            streams._room.consumers.shared.members._socket and streams._store.loop.remove_reader(
+                streams._room.consumers.shared.members._socket.fileno()
             )
         session = (await streams.consumer("S", "c")).session(SessionOptions())
         await {"share": share, "hold": hold, "wait": wait}[what](session)

@@ -166,7 +166,7 @@ def test_a_long_path(tmp_path):
         path = tmp_path / ("long" * 40) / "d"
         path.parent.mkdir()
         async with store(path) as (streams, _):
-            assert streams._room.consumers.members._socket is not None
+            assert streams._room.consumers.shared.members._socket is not None
             async with member(path, "wait") as waiter:
                 assert await line(waiter) == ["parked"]
                 await asyncio.sleep(0.6)

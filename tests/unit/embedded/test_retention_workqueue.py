@@ -52,7 +52,7 @@ async def test_who_may_consume():
 async def test_crash_between_ack_and_removal_is_repaired(tmp_path):
     async with stream_of(3, path=tmp_path / "d", retention=WORKQUEUE) as (streams, stream):
         _, session = await reader(stream)
-        streams._room.consumers.remove = lambda stream, sequences: None
+        streams._room.consumers.shared.remove = lambda stream, sequences: None
         for message in (await pull(session))[:2]:
             await message.ack()
         await session.flush()

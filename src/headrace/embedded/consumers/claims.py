@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
 import apsw
 
 from headrace.embedded.consumers.counts import outstanding, sweep
 from headrace.embedded.consumers.leases import Claim
+from headrace.embedded.consumers.request import Request
 from headrace.embedded.consumers.rows import (
     EXHAUSTED,
     ConsumerRow,
@@ -27,36 +27,13 @@ from headrace.embedded.streams.catalog import no_such_stream, subject_name
 from headrace.streams.errors import ConsumerDeletedError, MaxBytesExceededError
 from headrace.streams.msg import Msg
 
-if TYPE_CHECKING:
-    from headrace.embedded.consumers.session import EmbeddedSession
-
-__all__ = ["Claimer", "Request", "harvest", "reply_token"]
+__all__ = ["Claimer", "harvest", "reply_token"]
 
 INLINE_IDS = 500
 SPARSE = 16
 _DELIVERED = "UPDATE pending SET due = ?, deliveries = ?, queue = NULL, owner = ? WHERE consumer = ? AND seq = ?"
 MOST_ROWS = 5_000
 MOST_ROWS_BY_SIZE = 1_000
-
-
-class Request:
-    """One pull on its way: how much it wants, and what it got."""
-
-    __slots__ = ("error", "found", "future", "limit", "max_bytes", "once", "over", "session")
-
-    def __init__(
-        self, session: EmbeddedSession, limit: int, max_bytes: int | None, future: asyncio.Future[None], *, once: bool
-    ) -> None:
-        self.session = session
-        self.limit = limit
-        self.max_bytes = max_bytes
-        self.future = future
-        self.once = once
-        """Look once: an empty answer is an answer."""
-        self.over = False
-        """Cancelled or timed out: what it still gets goes to the session's buffer."""
-        self.found: list[Msg] = []
-        self.error: BaseException | None = None
 
 
 def reply_token(stream: str, consumer: str, deliveries: int, facts: tuple[int, int, int], pending: int) -> str:
@@ -104,8 +81,6 @@ class Claimer:
         """First come, first served; what is left over stays empty."""
         harvest(self._connection, self.row.id, self._now)
         for request in requests:
-            if request.over:
-                continue
             try:
                 request.found = self._take(request)
             except MaxBytesExceededError as error:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from headrace.core.errors import UnsupportedError
+from headrace.embedded.consumers.place import Place
 from headrace.embedded.consumers.session import EmbeddedSession
 from headrace.streams.consumer import Consumer
 from headrace.streams.info import ConsumerInfo
 from headrace.streams.session import PullSession, SessionOptions
-
-if TYPE_CHECKING:
-    from headrace.embedded.consumers.place import Place
 
 __all__ = ["EmbeddedConsumer"]
 
@@ -20,9 +18,10 @@ __all__ = ["EmbeddedConsumer"]
 class EmbeddedConsumer(Consumer):
     """A consumer of the embedded engine, shared by all processes of the directory."""
 
-    def __init__(self, place: Place, info: ConsumerInfo) -> None:
+    def __init__(self, place: Place, info: ConsumerInfo, look: Callable[[str, str], Awaitable[ConsumerInfo]]) -> None:
         self._place = place
         self._info = info
+        self._look = look
 
     @property
     def name(self) -> str:
@@ -41,12 +40,12 @@ class EmbeddedConsumer(Consumer):
 
     async def info(self) -> ConsumerInfo:
         """As it is now: what was acknowledged so far counts."""
-        self._info = await self._place.room.info(self.stream, self.name)
+        self._info = await self._look(self.stream, self.name)
         return self._info
 
     def session(self, options: SessionOptions) -> PullSession:
         """A reader of its own; no I/O."""
-        store = self._place.room.store
+        store = self._place.shared.store
         store.check_writable()
         for name in ("group", "min_pending", "min_ack_pending", "priority"):
             if getattr(options, name) is not None:

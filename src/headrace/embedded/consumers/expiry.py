@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import apsw
 
 from headrace.embedded.consumers.retention import leftovers
+from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.store.sql import every
 from headrace.embedded.store.thread import Job
-
-if TYPE_CHECKING:
-    from headrace.embedded.consumers.room import ConsumerRoom
 
 __all__ = ["Expiry"]
 
@@ -23,8 +21,9 @@ LOOK = 5.0
 class Expiry:
     """Looks when the next consumer could be over its threshold."""
 
-    def __init__(self, room: ConsumerRoom) -> None:
-        self._room = room
+    def __init__(self, shared: Shared, dropped: Callable[[int, str, str, str], None]) -> None:
+        self._shared = shared
+        self._dropped = dropped
         self._timer: asyncio.TimerHandle | None = None
         self._looking = False
 
@@ -44,9 +43,9 @@ class Expiry:
             self._arm(threshold / 1e9)
 
     def _arm(self, delay: float) -> None:
-        loop = self._room.store.loop
+        loop = self._shared.store.loop
         when = loop.time() + delay + 1e-6
-        if self._room.closing or (self._timer is not None and self._timer.when() <= when):
+        if self._shared.closing or (self._timer is not None and self._timer.when() <= when):
             return
         self.stop()
         self._timer = loop.call_later(delay + 1e-6, self.look)
@@ -54,20 +53,20 @@ class Expiry:
     def look(self) -> None:
         """Delete what is over; those with a parked pull here are used."""
         self.stop()
-        if self._looking or self._room.closing or self._room.store.closed:
+        if self._looking or self._shared.closing or self._shared.store.closed:
             return
         self._looking = True
-        used = [place.id for place in self._room.parked]
-        self._room.store.consumers.submit(ExpiryJob(self._room, self, used))
+        used = [place.id for place in self._shared.parked]
+        self._shared.store.consumers.submit(ExpiryJob(self._shared, self, used))
 
     def looked(self, found: list[tuple[int, str, str, list[int]]], delay: int | None) -> None:
         """A look is over."""
         self._looking = False
         for consumer_id, stream, name, gone in found:
-            self._room.remove(stream, gone)
-            self._room.dropped(consumer_id, stream, name, "inactive")
+            self._shared.remove(stream, gone)
+            self._dropped(consumer_id, stream, name, "inactive")
         wait = None if delay is None else max(0.0, delay / 1e9)
-        if self._room.store.path is not None:
+        if self._shared.store.path is not None:
             wait = LOOK if wait is None else min(wait, LOOK)
         if wait is not None:
             self._arm(wait)
@@ -79,8 +78,8 @@ class ExpiryJob(Job):
     weight = 0
     isolated = True
 
-    def __init__(self, room: ConsumerRoom, expiry: Expiry, used: list[int]) -> None:
-        self._room = room
+    def __init__(self, shared: Shared, expiry: Expiry, used: list[int]) -> None:
+        self._shared = shared
         self._expiry = expiry
         self._used = used
         self.found: list[tuple[int, str, str, list[int]]] = []
@@ -88,7 +87,7 @@ class ExpiryJob(Job):
 
     def run(self, connection: apsw.Connection) -> None:
         """Delete idle consumers; note when the next may be due."""
-        now = self._room.store.boot_ns()
+        now = self._shared.store.boot_ns()
         rows = every(
             connection,
             "SELECT consumer.id, consumer.stream, stream.name, consumer.name, consumer.active, consumer.inactive "

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import apsw
 
 from headrace.core.delivery import Ack, Nak, Outcome, Reject, Release
 from headrace.core.errors import BrokerError
 from headrace.embedded.advisories import MaxDeliveriesReached, MessageNaked, MessageTerminated
-from headrace.embedded.consumers.acks import Settler
-from headrace.embedded.consumers.claims import Claimer, Request
+from headrace.embedded.consumers.jobs import ClaimJob, FlushJob
 from headrace.embedded.consumers.leases import MOVED, SETTLED, Claim, Payload
-from headrace.embedded.consumers.retention import releases, unneeded
-from headrace.embedded.consumers.rows import consumer_by_id, save, settings_of
+from headrace.embedded.consumers.request import Request
+from headrace.embedded.consumers.rows import settings_of
+from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.errors import translated
-from headrace.embedded.store.thread import Job
 from headrace.streams.errors import ConsumerDeletedError, StreamNotFoundError
 from headrace.streams.msg import time_of_ns
-
-if TYPE_CHECKING:
-    from headrace.embedded.consumers.room import ConsumerRoom
 
 __all__ = ["Place"]
 
@@ -31,97 +27,13 @@ MOST_STUCK = 1_000_000
 RETRY = 1.0
 
 
-class FlushJob(Job):
-    """Outcomes into consumers.db; then what retention may delete goes."""
-
-    weight = 0
-    isolated = True
-
-    def __init__(self, place: Place, payloads: list[Payload], waiters: list[asyncio.Future[None]]) -> None:
-        self.place = place
-        self.payloads = payloads
-        self.waiters = waiters
-        self.gone: list[int] = []
-
-    def run(self, connection: apsw.Connection) -> None:
-        """Write them."""
-        room, now = self.place.room, self.place.room.store.boot_ns()
-        row = consumer_by_id(connection, self.place.id)
-        if row is None:
-            return  # deleted meanwhile: nothing is left to settle
-        collect = releases(connection, row.stream)
-        settler = Settler(connection, row, settings_of(row.config), room.store.member, collect=collect)
-        for payload in self.payloads:
-            settler.apply(payload, now)
-        row.active = now
-        save(connection, row)
-        self.gone = unneeded(connection, row.stream, settler.settled) if collect else []
-
-    def done(self) -> None:
-        """Delete what nobody needs, tell who waits for the commit, look whether a parked pull can go on."""
-        room = self.place.room
-        room.remove(self.place.stream, self.gone)
-        if self.waiters:
-            room.synced(self.waiters)
-        if any(payload.naked or payload.moved for payload in self.payloads) or self.place.bounded:
-            room.store.notify()
-            self.place.kick()
-
-    def failed(self, error: BaseException) -> None:
-        """Keep them, and try again: duplicates, never a loss."""
-        self.place.stuck(self.payloads)
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_exception(translated(error))
-
-
-class ClaimJob(Job):
-    """All parked pulls of one consumer, served in one transaction."""
-
-    weight = 0
-    isolated = True
-
-    def __init__(self, place: Place, requests: list[Request]) -> None:
-        self.place = place
-        self.requests = requests
-        self.exhausted: list[tuple[int, int]] = []
-        self.next_due: int | None = None
-        self.now = 0
-        self.last_seq = 0
-        self.gone: list[int] = []
-
-    def run(self, connection: apsw.Connection) -> None:
-        """Serve them."""
-        place, store = self.place, self.place.room.store
-        self.now = store.boot_ns()
-        place.room.hand_over(connection)
-        claimer = Claimer(
-            connection, place.id, place.stream, member=store.member, now=self.now, wall=store.now_ns(),
-            check=store.options.check_rows,
-        )  # fmt: skip
-        before = claimer.row.delivered_s
-        claimer.serve(self.requests)
-        claimer.finish()
-        self.exhausted, self.next_due, self.last_seq = claimer.exhausted, claimer.next_due(), claimer.last_seq
-        row = claimer.row
-        if claimer.settings.ack_none and row.delivered_s != before and releases(connection, row.stream):
-            found = [msg.token[1] for request in self.requests for msg in request.found]
-            self.gone = unneeded(connection, row.stream, found)
-
-    def done(self) -> None:
-        """Hand out what came."""
-        self.place.claimed(self)
-
-    def failed(self, error: BaseException) -> None:
-        """Nothing was taken."""
-        self.place.claim_failed(self, translated(error))
-
-
 class Place:
     """One consumer in this process."""
 
-    def __init__(self, room: ConsumerRoom, consumer_id: int, stream: str, name: str, config: str) -> None:
-        self.room = room
+    def __init__(
+        self, shared: Shared, consumer_id: int, stream: str, name: str, config: str, *, gone: Callable[[Place], None]
+    ) -> None:
+        self.shared = shared
         self.id = consumer_id
         self.stream = stream
         self.name = name
@@ -132,8 +44,9 @@ class Place:
         self.seen = -1
         """Last sequence of the stream at the last claim."""
         self.ended: BaseException | None = None
-        self._loop = room.store.loop
-        self._flush_after = room.store.options.seconds("ack_flush")
+        self._gone = gone
+        self._loop = shared.store.loop
+        self._flush_after = shared.store.options.seconds("ack_flush")
         self._payload = Payload()
         self._waiting: list[asyncio.Future[None]] = []
         self._stuck: list[Payload] = []
@@ -154,7 +67,7 @@ class Place:
     def ask(self, request: Request) -> None:
         """Park a pull and look at once."""
         self.requests.append(request)
-        self.room.parked.add(self)
+        self.shared.parked.add(self)
         self.kick()
 
     def expire(self, request: Request) -> None:
@@ -177,21 +90,24 @@ class Place:
             self._due.cancel()
             self._due = None
         self.write()
-        self._claiming = ClaimJob(self, list(self.requests))
-        self.room.store.consumers.submit(self._claiming)
+        self._claiming = ClaimJob(self.shared, self.id, self.stream, list(self.requests), self._claimed)
+        self.shared.store.consumers.submit(self._claiming)
 
-    def claimed(self, job: ClaimJob) -> None:
-        """A claim is on disk."""
+    def _claimed(self, job: ClaimJob, error: BaseException | None) -> None:
+        """A claim is on disk, or nothing was taken."""
         self._claiming = None
+        if error is not None:
+            self._refused(job, translated(error))
+            return
         self.seen = job.last_seq
         for request in job.requests:
             if request.found:
                 request.session.receive(request.found)
             if request.found or request.error is not None or request.once or request.future.done():
                 self._answer(request)
-        self.room.remove(self.stream, job.gone)
+        self.shared.remove(self.stream, job.gone)
         for sequence, deliveries in job.exhausted:
-            self.room.store.advise(
+            self.shared.store.advise(
                 MaxDeliveriesReached(
                     stream=self.stream, consumer=self.name, time=self._time(), stream_sequence=sequence,
                     deliveries=deliveries,
@@ -202,12 +118,11 @@ class Place:
             self.kick()
         elif self.requests and job.next_due is not None and self._claiming is None:
             # the microsecond: a timer may fire a rounding error early, and would find nothing
-            delay = max(0.0, (job.next_due - self.room.store.boot_ns()) / 1e9) + 1e-6
+            delay = max(0.0, (job.next_due - self.shared.store.boot_ns()) / 1e9) + 1e-6
             self._due = self._loop.call_later(delay, self.kick)
 
-    def claim_failed(self, job: ClaimJob, error: BaseException) -> None:
-        """Nothing was taken. A consumer that is gone ends every pull; any other failure those of this claim."""
-        self._claiming = None
+    def _refused(self, job: ClaimJob, error: BaseException) -> None:
+        """A consumer that is gone ends every pull; any other failure those of this claim."""
         if isinstance(error, ConsumerDeletedError | StreamNotFoundError):
             self.end(error)
         else:
@@ -220,7 +135,8 @@ class Place:
         """No more messages: every parked pull ends with `error` (``None``: with nothing)."""
         if self.ended is None and error is not None:
             self.ended = error
-            self.room.forget(self)
+            self.shared.parked.discard(self)
+            self._gone(self)
         for request in list(self.requests):
             request.error = error
             self._answer(request)
@@ -241,13 +157,13 @@ class Place:
         if request in self.requests:
             self.requests.remove(request)
         if not self.requests:
-            self.room.parked.discard(self)
+            self.shared.parked.discard(self)
             if self._due is not None:
                 self._due.cancel()
                 self._due = None
         if not request.future.done():
             request.future.set_result(None)
-        if self.settings.inactive_ns is not None and not request.found and not self.room.closing:
+        if self.settings.inactive_ns is not None and not request.found and not self.shared.closing:
             self._payload.touched = True  # it was used until now, not only when the pull began
             self.arm()
 
@@ -259,7 +175,7 @@ class Place:
         claim.done.add(sequence)
         if isinstance(outcome, Ack | Reject):
             if isinstance(outcome, Reject):
-                self.room.store.advise(
+                self.shared.store.advise(
                     MessageTerminated(
                         stream=self.stream, consumer=self.name, time=self._time(), stream_sequence=sequence,
                         consumer_sequence=consumer_sequence, deliveries=deliveries, reason=outcome.reason,
@@ -269,14 +185,14 @@ class Place:
             return
         delay = outcome.delay if isinstance(outcome, Nak) else 0.0
         if not isinstance(outcome, Release):
-            self.room.store.advise(
+            self.shared.store.advise(
                 MessageNaked(
                     stream=self.stream, consumer=self.name, time=self._time(), stream_sequence=sequence,
                     consumer_sequence=consumer_sequence, deliveries=deliveries,
                 )
             )  # fmt: skip
-        at = self.room.store.boot_ns()
-        due, queue = at + int(delay * 1e9), self.room.next_queue()
+        at = self.shared.store.boot_ns()
+        due, queue = at + int(delay * 1e9), self.shared.next_queue()
         if sequence in claim.loose:
             self._payload.naked.append((sequence, due, queue, at))
         else:
@@ -304,18 +220,18 @@ class Place:
     def extend(self, claim: Claim, sequence: int) -> None:
         """Restart the ack wait of one message: it gets a row of its own."""
         deliveries, consumer_sequence = claim.numbers(sequence)
-        due = self.room.store.boot_ns() + claim.settings.wait_ns(deliveries)
+        due = self.shared.store.boot_ns() + claim.settings.wait_ns(deliveries)
         if sequence in claim.loose:
             self._payload.extended.append((sequence, due))
         else:
-            self._move(claim, sequence, due, None, self.room.store.member)
+            self._move(claim, sequence, due, None, self.shared.store.member)
             claim.loose[sequence] = (deliveries, consumer_sequence, consumer_sequence)
         claim.longer[sequence] = due
         self.soon()
 
     def keep(self, claim: Claim) -> None:
         """Restart the ack wait of everything in a claim that is not settled."""
-        now, settings = self.room.store.boot_ns(), claim.settings
+        now, settings = self.shared.store.boot_ns(), claim.settings
         claim.prolong(now + settings.wait_ns(1))
         if claim.count:
             self._payload.kept.append((claim.lo, claim.deadline))
@@ -359,12 +275,27 @@ class Place:
         if not payloads and not waiters:
             return
         self._payload, self.dirty, self._waiting, self._stuck = Payload(), [], [], []
-        self.room.store.consumers.submit(FlushJob(self, payloads, waiters))
+        self.shared.store.consumers.submit(FlushJob(self.shared, self.id, payloads, waiters, self._written))
 
-    def stuck(self, payloads: list[Payload]) -> None:
-        """They could not be written: first in line at the next try."""
-        self._stuck = payloads + self._stuck
-        if not self.room.closing:
+    def _written(self, job: FlushJob, error: BaseException | None) -> None:
+        """Delete what nobody needs, tell who waits for the commit, look whether a parked pull can go on."""
+        if error is not None:
+            self._unwritten(job, translated(error))
+            return
+        self.shared.remove(self.stream, job.gone)
+        if job.waiters:
+            self.shared.synced(job.waiters)
+        if any(payload.naked or payload.moved for payload in job.payloads) or self.bounded:
+            self.shared.store.notify()
+            self.kick()
+
+    def _unwritten(self, job: FlushJob, error: BaseException) -> None:
+        """They are kept, and first in line at the next try: duplicates, never a loss."""
+        for waiter in job.waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._stuck = job.payloads + self._stuck
+        if not self.shared.closing:
             self._loop.call_later(RETRY, self.write)
 
     async def flush(self) -> None:
@@ -380,4 +311,4 @@ class Place:
             raise BrokerError(str(error)) from error
 
     def _time(self) -> datetime:
-        return time_of_ns(self.room.store.now_ns())
+        return time_of_ns(self.shared.store.now_ns())

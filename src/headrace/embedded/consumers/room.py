@@ -1,20 +1,16 @@
-"""ConsumerRoom: the consumers of an opened store: making, changing, deleting them, and what all of them share."""
+"""ConsumerRoom: the consumers of an opened store: making, changing, deleting, listing them."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import apsw
 
 from headrace.core.errors import UnsupportedError
 from headrace.embedded.advisories import ConsumerDeleted
 from headrace.embedded.consumers.consumer import EmbeddedConsumer
-from headrace.embedded.consumers.counts import info_of, num_pending, state_of, sweep
+from headrace.embedded.consumers.counts import info_of, sweep
 from headrace.embedded.consumers.expiry import Expiry
-from headrace.embedded.consumers.followup import RemoveJob, Syncer
 from headrace.embedded.consumers.place import Place
 from headrace.embedded.consumers.retention import leftovers
 from headrace.embedded.consumers.rows import (
@@ -26,11 +22,10 @@ from headrace.embedded.consumers.rows import (
     text_of,
 )
 from headrace.embedded.consumers.rules import check_new, check_supported, check_update, complete, refused, same
+from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.consumers.starts import start_of
-from headrace.embedded.store.sql import one
 from headrace.embedded.store.store import Store
-from headrace.embedded.store.wake import Members
-from headrace.embedded.streams.catalog import stream_by_name, streams_all
+from headrace.embedded.streams.catalog import stream_by_name
 from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, ReplayPolicy
 from headrace.streams.consumer import Consumer
 from headrace.streams.errors import ConsumerDeletedError, error_for
@@ -38,9 +33,6 @@ from headrace.streams.info import ConsumerInfo
 from headrace.streams.msg import time_of_ns
 from headrace.streams.ordered import OrderedConsumer
 from headrace.streams.subjects import validate_consumer_name
-
-if TYPE_CHECKING:
-    from headrace.embedded.consumers.session import EmbeddedSession
 
 __all__ = ["ConsumerRoom", "drop_stream"]
 
@@ -66,118 +58,42 @@ class ConsumerRoom:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.places: dict[int, Place] = {}
-        self.parked: set[Place] = set()
-        """Places with a parked pull."""
-        self.sessions: set[EmbeddedSession] = set()
-        self.closing = False
-        self.members: Members | None = None
-        self.next_queue: Callable[[], int] = itertools.count(1).__next__
-        """Orders naks that fall due at the same time."""
-        self._removals: set[RemoveJob] = set()
-        self._syncer = Syncer(store)
-        self._expiry = Expiry(self)
-        store.on_commit_streams.append(self._committed)
+        self.shared = Shared(store)
+        self._places: dict[int, Place] = {}
+        self._expiry = Expiry(self.shared, self._dropped)
 
     async def start(self) -> None:
         """Join the other processes, repair what a crash left, watch for idle consumers."""
         if self.store.options.read_only:
             return
-        if self.store.path is not None:
-            self.members = Members(self.store, self.wake)
-            self.members.join()
-            self.store.notify = self.members.notify
-            await self.store.consumers.call(self.members.first_look)
+        await self.shared.join()
         await self.repair()
         await self._expiry.start()
 
     async def repair(self) -> None:
         """Delete what no consumer of an interest or workqueue stream needs."""
-
-        def find(connection: apsw.Connection) -> list[tuple[str, list[int]]]:
-            return [(record.name, leftovers(connection, record.id)) for record in streams_all(connection)]
-
-        for stream, sequences in await self.store.consumers.call(find):
-            self.remove(stream, sequences)
-        await self._removed()
-
-    # --- shared by the places
-
-    def wake(self) -> None:
-        """Something may have come: look for one parked pull."""
-        for place in list(self.parked):
-            place.kick()
-
-    def _committed(self) -> None:
-        if self.store.path is None:
-            # one thread for everything: claims commit here too, and must not wake themselves
-            for place in list(self.parked):
-                if self._last_of(place) != place.seen:
-                    place.kick()
-            return
-        self.wake()
-        self.store.notify()
-
-    def _last_of(self, place: Place) -> int:
-        found = one(self.store.reader.connection, "SELECT last_seq FROM stream WHERE name = ?", (place.stream,))
-        return -2 if found is None else int(found[0])
-
-    def hand_over(self, connection: apsw.Connection) -> None:
-        """What dead members held falls due (on the thread, before each claim)."""
-        if self.members is not None:
-            self.members.hand_over(connection)
-
-    def remove(self, stream: str, sequences: Sequence[int]) -> None:
-        """Delete settled messages; `flush` waits for it."""
-        if sequences:
-            job = RemoveJob(stream, sequences, self._removals)
-            self.store.streams.submit(job)
-
-    def synced(self, waiters: list[asyncio.Future[None]]) -> None:
-        """Resolve them once what was committed survives what the durability promises."""
-        self._syncer.resolve(waiters)
-
-    def forget(self, place: Place) -> None:
-        """The consumer is gone."""
-        self.places.pop(place.id, None)
-        self.parked.discard(place)
-
-    def count_between(self, place: Place, low: int, high: int) -> int:
-        """Matching live messages behind `low`, up to `high`. On the loop: asked for by plain functions, and seldom."""
-        connection, wall = self.store.reader.connection, self.store.now_ns()
-        row = one(connection, "SELECT id FROM stream WHERE name = ?", (place.stream,))
-        state = state_of(connection, row[0]) if row else None
-        if state is None:
-            return 0
-        wanted = place.settings.filter
-        return num_pending(connection, state, wanted, low, wall) - num_pending(connection, state, wanted, high, wall)
+        await self.shared.repair()
 
     async def flush(self) -> None:
         """All acks of this process are committed, and what they remove is gone."""
-        for place in list(self.places.values()):
+        for place in list(self._places.values()):
             place.write()
         await self.store.consumers.call(_nothing)
-        await self._removed()
-
-    async def _removed(self) -> None:
-        while self._removals:
-            await self.store.streams.call(_nothing)
+        await self.shared.removed()
 
     async def aclose(self) -> None:
         """Hand back what nobody saw, write all acks, leave the other processes."""
-        if self.closing or self.store.options.read_only:
+        shared = self.shared
+        if shared.closing or self.store.options.read_only:
             return
-        self.closing = True
+        shared.closing = True
         self._expiry.stop()
-        for place in list(self.places.values()):
+        for place in list(self._places.values()):
             place.end(None)
-        for session in list(self.sessions):
+        for session in list(shared.sessions):
             await session.aclose()
         await self.flush()
-        member = self.store.member
-        await self.store.consumers.call(lambda connection: _leave(connection, member))
-        if self.members is not None:
-            self.members.leave()
+        await shared.leave()
 
     # --- calls
 
@@ -214,13 +130,13 @@ class ConsumerRoom:
             return row.id, leftovers(connection, record.id)
 
         consumer_id, gone = await self.store.consumers.call(drop)
-        self.remove(stream, gone)
-        self.dropped(consumer_id, stream, name, "request")
-        await self._removed()
+        self.shared.remove(stream, gone)
+        self._dropped(consumer_id, stream, name, "request")
+        await self.shared.removed()
 
-    def dropped(self, consumer_id: int, stream: str, name: str, cause: str) -> None:
+    def _dropped(self, consumer_id: int, stream: str, name: str, cause: str) -> None:
         """Its row is gone: end its pulls here and everywhere."""
-        place = self.places.get(consumer_id)
+        place = self._places.get(consumer_id)
         if place is not None:
             place.end(ConsumerDeletedError("the consumer was deleted"))
         self.store.notify()
@@ -281,7 +197,7 @@ class ConsumerRoom:
             wall = self.store.now_ns()
             if write:
                 sweep(connection, row, wall)
-            place = self.places.get(row.id)
+            place = self._places.get(row.id)
             waiting = len(place.requests) if place is not None else 0
             info = info_of(connection, row, wall, waiting)
             if info is None:
@@ -324,14 +240,18 @@ class ConsumerRoom:
         return self._handle(consumer_id, info)
 
     def _handle(self, consumer_id: int, info: ConsumerInfo) -> Consumer:
-        place = self.places.get(consumer_id)
+        place = self._places.get(consumer_id)
         if place is None:
-            place = Place(self, consumer_id, info.stream, info.name, text_of(info.config))
-            self.places[consumer_id] = place
+            text = text_of(info.config)
+            place = Place(self.shared, consumer_id, info.stream, info.name, text, gone=self._forget)
+            self._places[consumer_id] = place
         else:
             place.settings = settings_of(text_of(info.config))
             place.kick()
-        return EmbeddedConsumer(place, info)
+        return EmbeddedConsumer(place, info, self.info)
+
+    def _forget(self, place: Place) -> None:
+        self._places.pop(place.id, None)
 
 
 def _insert(connection: apsw.Connection, stream_id: int, config: ConsumerConfig, wall: int, now: int) -> None:
@@ -349,12 +269,6 @@ def _change(connection: apsw.Connection, row: ConsumerRow, config: ConsumerConfi
         "UPDATE consumer SET config = ?, inactive = ?, active = ?, since = ?, scanned = ? WHERE id = ?",
         (text_of(config), nanoseconds(config.inactive_threshold), now, since, scanned, row.id),
     )
-
-
-def _leave(connection: apsw.Connection, member: int) -> None:
-    """What was handed out and is not settled is left to its lease."""
-    for table in ("lease", "pending"):
-        connection.execute(f"UPDATE {table} SET owner = 0 WHERE owner = ?", (member,))
 
 
 def _not_found() -> Exception:

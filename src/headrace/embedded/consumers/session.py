@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from headrace.core.delivery import ACK, RELEASE, Ack, Outcome
 from headrace.core.errors import AlreadySettledError, UsageError
-from headrace.embedded.consumers.claims import Request, reply_token
+from headrace.embedded.consumers.claims import reply_token
 from headrace.embedded.consumers.leases import Claim
+from headrace.embedded.consumers.place import Place
+from headrace.embedded.consumers.request import Request
 from headrace.streams.errors import PullRejectedError
 from headrace.streams.msg import Msg, MsgMetadata, SequencePair, time_of_ns
 from headrace.streams.session import SessionOptions
-
-if TYPE_CHECKING:
-    from headrace.embedded.consumers.place import Place
 
 __all__ = ["EmbeddedSession"]
 
@@ -30,7 +28,7 @@ class EmbeddedSession:
         self.expired_in_buffer = 0
         self._place = place
         self._options = options
-        self._now = place.room.store.clock.monotonic
+        self._now = place.shared.store.clock.monotonic
         self._buffer: deque[Msg] = deque()
         self._claims: set[Claim] = set()
         self._request: Request | None = None
@@ -38,12 +36,12 @@ class EmbeddedSession:
         self._stopped = False
         self._closed = False
         self._left = options.stop_after
-        place.room.sessions.add(self)
+        place.shared.sessions.add(self)
 
     async def pull(self, limit: int, wait: float, *, max_bytes: int | None = None) -> list[Msg]:
         """See `PullSession.pull`."""
         place = self._place
-        place.room.store.check_writable()
+        place.shared.store.check_writable()
         if self._pulling:
             raise UsageError("one pull at a time")
         found = self._take(limit)
@@ -58,7 +56,7 @@ class EmbeddedSession:
             asked = min(asked, self._left)
             if asked <= 0:
                 return []
-        loop = place.room.store.loop
+        loop = place.shared.store.loop
         bound = self._options.max_bytes if max_bytes is None else max_bytes
         request = Request(self, asked, bound, loop.create_future(), once=wait <= 0)
         self._request, self._pulling = request, True
@@ -180,10 +178,10 @@ class EmbeddedSession:
         return reply_token(self._place.stream, self._place.name, deliveries, facts, self._pending(claim, sequence))
 
     def _pending(self, claim: Claim, sequence: int) -> int:
-        behind = sequence if claim.count else claim.position
+        place, behind = self._place, sequence if claim.count else claim.position
         if claim.gap_free:
             return max(0, claim.last_seq - behind)
-        return self._place.room.count_between(self._place, behind, claim.last_seq)
+        return place.shared.count_between(place.stream, place.settings.filter, behind, claim.last_seq)
 
     async def confirm(self, msg: Msg) -> None:
         """See `MsgOwner.confirm`."""
@@ -196,7 +194,7 @@ class EmbeddedSession:
 
     async def flush(self) -> None:
         """See `PullSession.flush`."""
-        self._place.room.store.check_usable()
+        self._place.shared.store.check_usable()
         await self._place.flush()
 
     async def stop(self) -> None:
@@ -212,11 +210,11 @@ class EmbeddedSession:
             return
         self._stopped = self._closed = True
         place = self._place
-        place.room.sessions.discard(self)
+        place.shared.sessions.discard(self)
         if self._request is not None:
             place.expire(self._request)
         self._hand_back()
-        if place.room.store.closed:
+        if place.shared.store.closed:
             return
         await place.idle()
         self._hand_back()
