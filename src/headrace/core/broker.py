@@ -213,7 +213,7 @@ class SubscribeOptions:
         _check_count(self.prefetch, "prefetch", least=0)
 
 
-class Receipt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The broker has custody. ``duplicate``: a message with this id was stored before, at this position."""
 
     position: Position | None = None

@@ -85,7 +85,9 @@ class StreamBroker:
         """Store a message; its position is (stream, sequence). Raises ``PublishError`` with a fault."""
         self._check_open()
         check_message(message)
-        self._check_size(message)
+        limit = self.capabilities.max_body
+        if limit is not None and len(message.body) > limit:
+            raise _too_large(message, limit)
         item = encode(message)
         stream_options = None if options is None else self._stream_options(message, options)
         try:
@@ -173,12 +175,6 @@ class StreamBroker:
         if self._closed:
             raise ClosedError("the broker was closed")
 
-    def _check_size(self, message: Message) -> None:
-        limit = self.capabilities.max_body
-        if limit is not None and len(message.body) > limit:
-            text = f"{len(message.body)} bytes of body, at most {limit}"
-            raise MessageTooLargeError(text, message_id=message.id, limit=limit)
-
     def _stream_options(self, message: Message, options: PublishOptions) -> StreamPublishOptions:
         own = self.streams.capabilities
         for name, given, able in (
@@ -219,29 +215,30 @@ class StreamBroker:
 
     def _receipt(self, topic: str, ack: PubAck) -> Receipt:
         self._topics.remember(topic, ack.stream)
-        return Receipt(position=Position(ack.stream, ack.sequence), duplicate=ack.duplicate)
+        return Receipt(Position(ack.stream, ack.sequence), ack.duplicate)
 
     def _encode_all(
         self, messages: Sequence[Message], results: list[Receipt | PublishError | None]
     ) -> dict[int, StreamMessage]:
         """Place -> what to send. What is wrong with one message alone is its result."""
         items: dict[int, StreamMessage] = {}
-        blocked: set[tuple[str, bytes]] = set()
-        ordered = self.streams.capabilities.batch_key_order
+        blocked: set[tuple[str, bytes | None]] = set()
+        capabilities = self.capabilities
+        limit = capabilities.max_body
         for place, message in enumerate(messages):
             try:
                 check_message(message)
-                self._check_size(message)
-                item = encode(message)
+                if limit is not None and len(message.body) > limit:
+                    raise _too_large(message, limit)
+                items[place] = encode(message)
             except PublishError as error:
                 results[place] = error
-                if message.key is not None:
+                if message.key is not None and capabilities.batch_key_order:
                     blocked.add((message.topic, message.key))
                 continue
-            if ordered and message.key is not None and (message.topic, message.key) in blocked:
+            if blocked and (message.topic, message.key) in blocked:
                 results[place] = _behind(message)
-            else:
-                items[place] = item
+                del items[place]
         return items
 
     async def _declare_all(
@@ -252,6 +249,8 @@ class StreamBroker:
     ) -> None:
         """Declare the topics that are not known; the items of one that cannot be declared fail and are taken out."""
         failed: dict[str, BrokerError] = {}
+        if self._topics.known.keys() >= {item.subject for item in items.values()}:
+            return
         for place in list(items):
             message = messages[place]
             topic = message.topic
@@ -275,10 +274,10 @@ class StreamBroker:
         if not items:
             return vanished
         for place, result in zip(items, await self.streams.publish_many(list(items.values())), strict=True):
-            message = messages[place]
             if isinstance(result, PubAck):
-                results[place] = self._receipt(message.topic, result)
+                results[place] = Receipt(Position(result.stream, result.sequence), result.duplicate)
                 continue
+            message = messages[place]
             result.message_id = message.id
             results[place] = result
             if isinstance(result, NoStreamResponseError):
@@ -305,6 +304,11 @@ class StreamBroker:
             ):
                 again[place] = item
         return again
+
+
+def _too_large(message: Message, limit: int) -> MessageTooLargeError:
+    text = f"{len(message.body)} bytes of body, at most {limit}"
+    return MessageTooLargeError(text, message_id=message.id, limit=limit)
 
 
 def _behind(message: Message) -> PublishError:

@@ -24,7 +24,7 @@ __all__ = [
     "SUBJECT",
     "TIME_STAMP",
     "TTL",
-    "WireHeaders",
+    "WireBlock",
     "check_user_headers",
     "user_headers",
 ]
@@ -51,8 +51,8 @@ _VALUE_FORBIDDEN = re.compile("[\r\n\x00\ud800-\udfff]")
 _VALUE_FORBIDDEN_BYTES = re.compile(b"[\r\n\x00]")
 
 
-class WireHeaders(Headers):
-    """Headers whose block this library made itself: `check_user_headers` lets them pass unread."""
+class WireBlock(bytes):
+    """A whole header block that this library made itself, ``Nats-Msg-Id`` included: an engine stores it unread."""
 
     __slots__ = ()
 
@@ -65,8 +65,6 @@ def check_user_headers(headers: HeadersLike | None) -> Headers:
     """
     if headers is None:
         return _NONE
-    if type(headers) is WireHeaders:
-        return headers
     made = headers if isinstance(headers, Headers) else Headers(headers)
     for name, value in made.items():
         if name[:5].lower() == "nats-":

@@ -13,6 +13,7 @@ from headrace.core.duration import Duration, seconds_of
 from headrace.core.errors import ConfigError
 from headrace.core.headers import NO_HEADERS, HeadersLike
 from headrace.streams.checks import check_count, check_flags, check_kind, check_text, set_duration
+from headrace.streams.names import WireBlock
 from headrace.streams.subjects import validate_filter, validate_subject
 
 __all__ = [
@@ -49,7 +50,7 @@ class StreamMessage(msgspec.Struct, frozen=True, gc=False):
 
     subject: str
     data: bytes = b""
-    headers: HeadersLike = NO_HEADERS
+    headers: HeadersLike | WireBlock = NO_HEADERS
     msg_id: str | None = None
     order_key: bytes | None = None
 

@@ -13,7 +13,7 @@ from headrace.core.errors import ConfigError
 from headrace.core.headers import NO_HEADERS, Headers, Value
 from headrace.core.message import Message
 from headrace.core.packing import PACKED, pack, unpack
-from headrace.streams.names import MSG_ID, WireHeaders
+from headrace.streams.names import MSG_ID, WireBlock
 from headrace.streams.options import StreamMessage
 
 __all__ = ["KEY", "TIME", "decode", "encode", "msg_id_of"]
@@ -43,13 +43,17 @@ def msg_id_of(message_id: str, topic: str) -> str:
 
 def encode(message: Message) -> StreamMessage:
     """What to publish. ``ConfigError`` for a header whose name belongs to the engine or to this wire."""
-    key = message.key
-    block = b"" if key is None else b"%b%b\r\n" % (_KEY_START, _escaped(key))
-    block = b"%b%b%d\r\n" % (block, _TIME_START, message.time_ns)
-    if message.headers:
+    topic, key = message.topic, message.key
+    msg_id = f"{message.id}@{topic}"
+    if key is None:
+        block = b"Nats-Msg-Id: %b\r\nHeadrace-Time: %d\r\n" % (msg_id.encode(), message.time_ns)
+    else:
+        plain = key if key.isalnum() else _escaped(key)
+        times = (msg_id.encode(), plain, message.time_ns)
+        block = b"Nats-Msg-Id: %b\r\nHeadrace-Key: %b\r\nHeadrace-Time: %d\r\n" % times
+    if message.headers is not NO_HEADERS:
         block += _user_block(message.headers)
-    topic = message.topic
-    return StreamMessage(topic, message.body, WireHeaders.from_block(block), f"{message.id}@{topic}", key)
+    return StreamMessage(topic, message.body, WireBlock(block), msg_id, key)
 
 
 def decode(topic: str, body: bytes, block: bytes, *, stream: str, sequence: int, stored_ns: int) -> Message:

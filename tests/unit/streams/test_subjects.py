@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from headrace.core.errors import ConfigError
 from headrace.core.headers import Headers
 from headrace.streams.errors import InvalidConsumerNameError, InvalidStreamNameError, InvalidSubjectError
-from headrace.streams.names import WireHeaders, check_user_headers, user_headers
+from headrace.streams.names import check_user_headers, user_headers
 from headrace.streams.subjects import (
     escape_token,
     matches,
@@ -135,8 +135,6 @@ def test_headers_taken_as_they_are():
     headers = Headers([("A", "1"), ("a", "ü"), ("B", b"\xff")])
     assert check_user_headers(headers) is headers
     assert check_user_headers(None) == Headers()
-    own = WireHeaders.from_block(b"Nats-X: 1\r\n")
-    assert check_user_headers(own) is own
 
 
 def test_user_headers_leaves_the_engines_out():

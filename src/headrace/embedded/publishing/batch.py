@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 from zlib import crc32
 
@@ -38,15 +39,15 @@ class Batch:
         known, serial = self.routes.by_subject, self.routes.serial
         append, failed, plain_ack = results.append, self.failed_keys, PubAck
         for entry in entries:
-            subject, data, block, msg_id, key, options = entry
+            subject, block, msg_id = entry.subject, entry.block, entry.msg_id
             route = known.get(subject)
             if route is None or route.serial != serial:
                 route = self._enter(subject, route)
                 if route is None:
-                    append(self._fail(key, nothing_answers(subject, msg_id)))
+                    append(self._fail(entry.order_key, nothing_answers(subject, msg_id)))
                     continue
             run = route.run
-            if options is not None or run.slow or (key is not None and failed):
+            if entry.options is not None or run.slow or failed:
                 append(self._slowly(run, route, entry))
                 continue
             if msg_id is not None:
@@ -61,6 +62,7 @@ class Batch:
             ts = run.ts
             # checksum(), written out: a call per message would cost a tenth of the whole
             crc = (seq * 0x9E3779B1 ^ (ts ^ ts >> 32) * 0x85EBCA6B ^ route.crc ^ seq >> 32) & 0xFFFFFFFF
+            data = entry.data
             size = route.fixed + len(data)
             if block is not None:
                 crc = crc32(block, crc)
@@ -162,7 +164,7 @@ class Batch:
             self._subjects(run, grown)
         if run.fresh:
             sql = f"INSERT OR REPLACE INTO dedup_{record.id} VALUES(?,?,?)"
-            connection.executemany(sql, [(msg_id, seq, run.ts) for msg_id, seq in run.fresh.items()])
+            connection.executemany(sql, zip(run.fresh, run.fresh.values(), repeat(run.ts)))
             run.added += len(run.fresh)
             if run.added >= TRIM_EVERY:
                 trim_ids(connection, record, self.now, run.added)

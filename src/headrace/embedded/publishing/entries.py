@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from headrace.core.broker import Expect
@@ -14,13 +15,12 @@ from headrace.embedded.publishing.run import Entry
 from headrace.streams import names
 from headrace.streams.config import StreamPublishOptions
 from headrace.streams.errors import MessageTooLargeError
+from headrace.streams.names import WireBlock
 from headrace.streams.subjects import validate_subject
 
 __all__ = ["entry_of", "size_of"]
 
 _BAD_ID = re.compile("[\r\n\x00\ud800-\udfff]")
-_known_subjects: set[str] = set()
-"""Subjects that passed the check: publishers use few, and checking one costs a microsecond."""
 
 
 def size_of(entry: Entry) -> int:
@@ -29,21 +29,25 @@ def size_of(entry: Entry) -> int:
 
 
 def entry_of(  # noqa: PLR0917  (called per message: keywords cost)
-    limits: EmbeddedOptions, subject: str, data: bytes, headers: HeadersLike | None, msg_id: str | None,
-    order_key: bytes | None, options: StreamPublishOptions | None, *, raising: bool = True,
+    limits: EmbeddedOptions, subject: str, data: bytes, headers: HeadersLike | WireBlock | None,
+    msg_id: str | None, order_key: bytes | None, options: StreamPublishOptions | None, *, raising: bool = True,
 ) -> Entry:  # fmt: skip
     """The entry of a message. Misuse raises at once; one that is too large does, or becomes its result in a batch."""
-    if subject not in _known_subjects:
-        _learn(subject)
+    if type(subject) is str:
+        _check_subject(subject)
+    else:
+        validate_subject(subject)
     if type(data) is not bytes:
         raise UsageError(f"data must be bytes, got {type(data).__name__}")
     block: bytes | None = None
-    if headers is not NO_HEADERS and headers is not None:
+    if isinstance(headers, WireBlock):
+        block = headers
+    elif headers is not NO_HEADERS and headers is not None:
         block = names.check_user_headers(headers).to_block() or None
     if options is not None:
         options = _needed(options)
         block = (_option_lines(options) + (block or b"")) or None if options is not None else block
-    if msg_id is not None:
+    if msg_id is not None and not isinstance(headers, WireBlock):
         if not msg_id or (not msg_id.isprintable() and _BAD_ID.search(msg_id)) or msg_id != msg_id.strip(" \t"):
             raise ConfigError(f"msg_id must be text without CR, LF, NUL and outer blanks, got {msg_id!r}")
         line = f"Nats-Msg-Id: {msg_id}\r\n".encode()
@@ -59,11 +63,10 @@ def entry_of(  # noqa: PLR0917  (called per message: keywords cost)
     return Entry(subject, b"", None, msg_id, order_key, error)
 
 
-def _learn(subject: str) -> None:
+@lru_cache(4096)
+def _check_subject(subject: str) -> None:
+    """Publishers use few subjects, and checking one costs a microsecond. What is refused is not remembered."""
     validate_subject(subject)
-    if len(_known_subjects) > 100_000:
-        _known_subjects.clear()
-    _known_subjects.add(subject)
 
 
 def _needed(options: StreamPublishOptions) -> StreamPublishOptions | None:

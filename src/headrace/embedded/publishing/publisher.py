@@ -16,6 +16,7 @@ from headrace.embedded.store.store import Store
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError, TooManyPendingError
 from headrace.streams.info import PubAck
+from headrace.streams.names import WireBlock
 
 __all__ = ["Publisher"]
 
@@ -54,7 +55,7 @@ class Publisher:
         self,
         subject: str,
         data: bytes,
-        headers: HeadersLike | None,
+        headers: HeadersLike | WireBlock | None,
         msg_id: str | None,
         *,
         options: StreamPublishOptions | None,
@@ -187,7 +188,7 @@ class Publisher:
                 raise ClosedError("the store was closed")
             job = self._open = PublishJob(self)
             self.store.loop.call_soon(self._hand_over)
-        size = len(entry[1]) if entry[2] is None else size_of(entry)
+        size = len(entry.data) if entry.block is None else size_of(entry)
         job.entries.append(entry)
         job.waiters.append(waiter)
         job.size += size

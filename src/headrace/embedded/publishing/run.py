@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import apsw
+import msgspec
 
 from headrace.core.errors import PublishError
 from headrace.embedded.streams.catalog import StreamRecord, overheads, streams_all, window_ns
@@ -18,7 +19,7 @@ __all__ = ["Entry", "Result", "Route", "Routes", "Run"]
 Result = PubAck | PublishError
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One message to store, checked and in its stored form."""
 
     subject: str
