@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import apsw
 from headrace.core.errors import HeadraceError
 from headrace.embedded import advisories
 from headrace.embedded.options import Durability
-from headrace.embedded.store.checkpoints import checkpoint, unused_bytes
+from headrace.embedded.store.checkpoints import checkpoint, sync_log, unused_bytes
 from headrace.embedded.store.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
 from headrace.embedded.store.store import Store
 from headrace.embedded.streams.catalog import streams_all
@@ -98,13 +99,21 @@ class Maintenance:
 
     def _run_sync(self) -> None:
         self._sync = None
-        self._spawn(self.sync())
+        self._spawn(self._sync_in_time())
+
+    async def _sync_in_time(self) -> None:
+        """A sync that fails is not believed when it is repeated: the writer closes, reopens and rewrites the file."""
+        try:
+            await self.sync()
+        except HeadraceError as error:
+            with suppress(HeadraceError):
+                await self.store.streams.call(partial(_fail, str(error)))
 
     async def sync(self) -> None:
         """What was committed is on disk."""
         path = self.store.path
         if path is not None:
-            await self.store.offload(lambda: _sync_logs(path))
+            await self.store.offload(lambda: sync_logs(path))
 
     def disk_full(self) -> None:
         """The disk is full: give the reserve back, so that what deletes can work; look for space every second."""
@@ -178,15 +187,14 @@ def sweep(connection: apsw.Connection, now: int) -> int | None:
     return following
 
 
-def _sync_logs(path: Path) -> None:
-    for name in (f"{STREAMS_FILE}-wal", f"{CONSUMERS_FILE}-wal"):
-        with suppress(FileNotFoundError):
-            # no lock lives on the log itself, so a descriptor of our own may be closed again
-            descriptor = os.open(path / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+def _fail(reason: str, _: apsw.Connection) -> None:
+    raise apsw.IOError(reason)
+
+
+def sync_logs(path: Path) -> None:
+    """Messages first: a position on disk is never ahead of them for want of a sync."""
+    for name in (STREAMS_FILE, CONSUMERS_FILE):
+        sync_log(path, name)
 
 
 def _free(path: Path) -> int:

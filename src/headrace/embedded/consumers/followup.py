@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import apsw
 
 from headrace.embedded.consumers.retention import remove_settled
 from headrace.embedded.errors import translated
 from headrace.embedded.options import Durability
+from headrace.embedded.store.checkpoints import sync_log
 from headrace.embedded.store.files import CONSUMERS_FILE
 from headrace.embedded.store.store import Store
 from headrace.embedded.store.thread import Job
@@ -46,19 +47,18 @@ class RemoveJob(Job):
 class Syncer:
     """Makes commits of consumers.db survive a power cut: its WAL is written at each commit, synced only on demand.
 
-    Syncing it through a descriptor of our own is safe: SQLite's locks are on the other files.
+    Syncing it through a file of our own is safe: SQLite's locks are on the other files.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        fsync = store.path is not None and store.options.durability is Durability.FSYNC
-        self._file = str(store.path / f"{CONSUMERS_FILE}-wal") if fsync and store.path is not None else None
+        self._path = store.path if store.options.durability is Durability.FSYNC else None
         self._waiting: list[asyncio.Future[None]] = []
         self._running = False
 
     def resolve(self, waiters: list[asyncio.Future[None]]) -> None:
         """Resolve them after a sync that began after their commit; all that wait at once share one."""
-        if self._file is None:
+        if self._path is None:
             _resolve(waiters, None)
             return
         self._waiting += waiters
@@ -66,9 +66,10 @@ class Syncer:
             self._begin()
 
     def _begin(self) -> None:
+        assert self._path is not None  # noqa: S101  (without one nobody waits)
         self._running = True
         waiters, self._waiting = self._waiting, []
-        self._store.reader.submit(SyncJob(self, self._file or "", waiters))
+        self._store.reader.submit(SyncJob(self, self._path, waiters))
 
     def ended(self, waiters: list[asyncio.Future[None]], error: BaseException | None) -> None:
         """A sync is over."""
@@ -84,21 +85,14 @@ class SyncJob(Job):
     weight = 0
     isolated = False
 
-    def __init__(self, syncer: Syncer, file: str, waiters: list[asyncio.Future[None]]) -> None:
+    def __init__(self, syncer: Syncer, path: Path, waiters: list[asyncio.Future[None]]) -> None:
         self._syncer = syncer
-        self._file = file
+        self._path = path
         self._waiters = waiters
 
     def run(self, connection: apsw.Connection) -> None:
-        """Sync the WAL. A missing one was checkpointed, and synced by that."""
-        try:
-            descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Sync it."""
+        sync_log(self._path, CONSUMERS_FILE)
 
     def done(self) -> None:
         """Tell who waits."""

@@ -24,6 +24,8 @@ from headrace.embedded.consumers.rows import (
 from headrace.embedded.consumers.rules import check_new, check_supported, check_update, complete, refused, same
 from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.consumers.starts import start_of
+from headrace.embedded.store.checkpoints import sync_log
+from headrace.embedded.store.files import CONSUMERS_FILE
 from headrace.embedded.store.store import Store
 from headrace.embedded.streams.catalog import stream_by_name
 from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, ReplayPolicy
@@ -133,6 +135,13 @@ class ConsumerRoom:
         self.shared.remove(stream, gone)
         self._dropped(consumer_id, stream, name, "request")
         await self.shared.removed()
+        await self._durable()
+
+    async def _durable(self) -> None:
+        """What makes, changes or deletes returns once that survives a power cut, in both modes of durability."""
+        path = self.store.path
+        if path is not None:
+            await self.store.offload(lambda: sync_log(path, CONSUMERS_FILE))
 
     def _dropped(self, consumer_id: int, stream: str, name: str, cause: str) -> None:
         """Its row is gone: end its pulls here and everywhere."""
@@ -236,6 +245,7 @@ class ConsumerRoom:
         consumer_id, info = await self.store.consumers.call(put)
         # A publish that runs in an older snapshot would not know this consumer: wait until it has ended.
         await self.store.streams.call(_nothing)
+        await self._durable()
         self._expiry.watch(nanoseconds(info.config.inactive_threshold))
         return self._handle(consumer_id, info)
 

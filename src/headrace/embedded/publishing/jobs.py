@@ -120,6 +120,15 @@ class PublishJob(Job):
         batch.store(self.entries, self.results)
         batch.flush()
         self.earliest = batch.earliest
+        self._cover()
+
+    def _cover(self) -> None:
+        """Where commits are not synced, what was given out stands below a mark that is."""
+        marks, routes = self.desk.store.marks, self.desk.routes
+        if marks is not None:
+            for run in routes.runs.values():
+                if run.serial == routes.serial:
+                    marks.cover(run.record.id, run.seq)
 
     def done(self) -> None:
         """Answer everybody."""

@@ -14,6 +14,7 @@ import apsw
 from headrace.core.errors import ConfigError, StoreError
 from headrace.embedded.errors import NotAStoreError, StoreVersionError, SyncFailedError
 from headrace.embedded.options import Durability, EmbeddedOptions
+from headrace.embedded.store.checkpoints import rewrite
 from headrace.embedded.store.files import (
     CONSUMERS_FILE,
     STREAMS_FILE,
@@ -24,6 +25,7 @@ from headrace.embedded.store.files import (
     prepare,
     reserve,
 )
+from headrace.embedded.store.marks import Marks, go_on_above
 from headrace.embedded.store.schema import APPLICATION_ID, CONSUMERS, FORMAT, STREAMS
 
 __all__ = ["Connections", "Opened", "check_format", "read_connection"]
@@ -49,6 +51,8 @@ class Opened:
     reader: apsw.Connection | None = None
     gates: dict[str, Turnstile] = field(default_factory=dict[str, Turnstile])
     recovered: bool = False
+    marks: Marks | None = None
+    """Set where commits are not synced."""
     alive: int = -1
     """A descriptor that holds the shared lock of all openers."""
 
@@ -90,6 +94,10 @@ class Connections:
             opened.streams = self.streams()
             opened.consumers = self.consumers()
             opened.reader = self.reader()
+            if alone:
+                go_on_above(opened.reader, directory)
+            if self.options.durability is Durability.RELAXED:
+                opened.marks = Marks(directory)
             for name in ("streams", "consumers"):
                 opened.gates[name] = Turnstile(directory, name)
             with suppress(OSError):  # a full disk must not keep a store closed
@@ -141,7 +149,7 @@ class Connections:
         connection.close(force=True)
         fresh = make()
         try:
-            _checkpoint_fully(fresh)
+            rewrite(fresh)
         except BaseException:
             fresh.close(force=True)
             raise
@@ -226,9 +234,7 @@ class Connections:
 
 
 def _write_meta(connection: apsw.Connection) -> None:
-    connection.executemany(
-        "INSERT INTO meta(key, value) VALUES(?, ?)", [("uuid", uuid.uuid4().hex), ("generation", 0), ("reserved", 0)]
-    )
+    connection.executemany("INSERT INTO meta(key, value) VALUES(?, ?)", [("uuid", uuid.uuid4().hex), ("generation", 0)])
 
 
 def check_format(connection: apsw.Connection, schema: str, where: str) -> None:
@@ -254,9 +260,3 @@ def read_connection(path: Path) -> apsw.Connection:
 
 def _quoted(path: str) -> str:
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _checkpoint_fully(connection: apsw.Connection) -> None:
-    busy, _, _ = next(iter(connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)")))
-    if busy:
-        raise SyncFailedError("the checkpoint after a failed sync was blocked")

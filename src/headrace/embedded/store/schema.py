@@ -48,6 +48,7 @@ CREATE TABLE pending(
     deliveries INTEGER NOT NULL,
     queue INTEGER, owner INTEGER, PRIMARY KEY(consumer, seq)) WITHOUT ROWID;
 CREATE INDEX pending_due ON pending(consumer, due, queue);
+CREATE TABLE mark(stream INTEGER PRIMARY KEY, sequence INTEGER NOT NULL);
 """
 
 

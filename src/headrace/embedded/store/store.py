@@ -22,6 +22,7 @@ from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.store.checkpoints import close, open_both
 from headrace.embedded.store.connections import Connections, Opened
 from headrace.embedded.store.files import Turnstile
+from headrace.embedded.store.marks import Marks, close_last
 from headrace.embedded.store.thread import DatabaseThread
 
 __all__ = ["Store"]
@@ -55,6 +56,8 @@ class Store:
         """Whether the store was not closed cleanly before."""
         self.closed = False
         self.gates: dict[str, Turnstile] = {}
+        self.marks: Marks | None = None
+        """Set where commits are not synced: publishing covers by them what it gives out."""
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         self._workers: ThreadPoolExecutor | None = None
@@ -87,6 +90,7 @@ class Store:
     def _start(self, connections: Connections, opened: Opened) -> None:
         self.gates = opened.gates
         self.recovered = opened.recovered
+        self.marks = opened.marks
         self._alive = opened.alive
         if opened.streams is None:
             assert opened.reader is not None  # noqa: S101  (read-only engines have a reader)
@@ -180,7 +184,7 @@ class Store:
             except Exception as error:  # noqa: BLE001  (the others are closed first)
                 failure = error
         with suppress(HeadraceError):
-            await self.offload(lambda: close(last))
+            await self.offload(lambda: self._close_last(last))
         if self._workers is not None:
             self._workers.shutdown(wait=True)
         for gate in self.gates.values():
@@ -189,6 +193,16 @@ class Store:
             os.close(self._alive)
         if failure is not None:
             raise translated(failure, str(self.path))
+
+    def _close_last(self, last: list[apsw.Connection]) -> None:
+        if self.marks is None or self.path is None or not last:
+            close(last)
+            return
+        self.marks.close()
+        if self.streams.broken is None:
+            close_last(last, self.path, self._alive)
+        else:  # what a failed sync was to write may not be on disk: the marks stay
+            close(last)
 
 
 def _nothing() -> None:
