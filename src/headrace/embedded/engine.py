@@ -327,11 +327,14 @@ class EmbeddedStreams:
             return
         if not store.closed:
             store.check_usable()
-            if not store.options.read_only and self._started:
+            store.hurry()
+        try:
+            if not (store.closed or store.options.read_only) and self._started:
                 self._publisher.close()
                 await self._room.maintenance.aclose()
                 await self._room.consumers.aclose()
-        await store.aclose()
+        finally:
+            await store.aclose()
 
     async def __aenter__(self) -> Self:
         return self

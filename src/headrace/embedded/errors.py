@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 
-from headrace.core.errors import Fault, HeadraceError, PublishError, StoreError
+from headrace.core.errors import BrokerTimeoutError, Fault, HeadraceError, PublishError, StoreError
 
 __all__ = [
     "CorruptedError",
@@ -61,8 +61,8 @@ class SyncFailedError(StoreError):
         self.unknown = unknown
 
 
-class StoreLockedError(StoreError):
-    """Another process holds the store too long."""
+class StoreLockedError(StoreError, BrokerTimeoutError):
+    """Another process holds the store too long; also a ``BrokerTimeoutError``."""
 
 
 def translated(error: BaseException, file: str | Path = "") -> BaseException:

@@ -92,10 +92,12 @@ class ConsumerRoom:
         self._expiry.stop()
         for place in list(self._places.values()):
             place.end(None)
-        for session in list(shared.sessions):
-            await session.aclose()
-        await self.flush()
-        await shared.leave()
+        try:
+            for session in list(shared.sessions):
+                await session.aclose()
+            await self.flush()
+        finally:
+            await shared.leave()
 
     # --- calls
 

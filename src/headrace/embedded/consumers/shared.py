@@ -66,9 +66,11 @@ class Shared:
             for table in ("lease", "pending"):
                 connection.execute(f"UPDATE {table} SET owner = 0 WHERE owner = ?", (member,))
 
-        await self.store.consumers.call(orphan)
-        if self.members is not None:
-            self.members.leave()
+        try:
+            await self.store.consumers.call(orphan)
+        finally:
+            if self.members is not None:
+                self.members.leave()
 
     async def repair(self) -> None:
         """Delete what no consumer of an interest or workqueue stream needs."""

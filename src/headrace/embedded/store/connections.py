@@ -85,7 +85,7 @@ class Connections:
         if self.options.read_only:
             return Opened(directory, reader=self.reader())
         opened = Opened(directory)
-        lock = hold(directory, "open")
+        lock = hold(directory, "open", self.options.seconds("timeout"))
         try:
             opened.alive, alone = join(directory)
             # a log that nobody uses was left by a death; beside other processes it is only theirs

@@ -93,16 +93,18 @@ def go_on_above(both: apsw.Connection, path: Path) -> None:
         close(connections)
 
 
-def close_last(connections: list[apsw.Connection], path: Path, openers: int) -> None:
+def close_last(connections: list[apsw.Connection], path: Path, openers: int, patience: float) -> None:
     """Checkpoint and close both files. Who closes last takes the marks away: after that everything is on disk."""
-    lock = hold(path, "open")  # nobody joins meanwhile
+    lock = -1
     try:
+        lock = hold(path, "open", patience)  # nobody joins meanwhile
         if _alone(openers):
             sync_log(path, STREAMS_FILE)
             connections[1].execute("DELETE FROM mark")
     finally:
         close(connections)
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
 
 
 def _alone(openers: int) -> bool:

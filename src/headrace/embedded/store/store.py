@@ -101,6 +101,7 @@ class Store:
             opened.streams,
             self.clock,
             gate=self.gates.get("streams"),
+            patience=self.options.seconds("timeout"),
             on_commit=self._committed,
             recover=connections.recover_streams if opened.path else None,
         )
@@ -112,6 +113,7 @@ class Store:
             opened.consumers,
             self.clock,
             gate=self.gates.get("consumers"),
+            patience=self.options.seconds("timeout"),
             recover=connections.recover_consumers,
         )
         self.reader = DatabaseThread("headrace-reader", opened.reader, self.clock, write=False)
@@ -161,6 +163,12 @@ class Store:
         for callback in self.on_commit_streams:
             callback()
 
+    def hurry(self) -> None:
+        """Closing begins: from here on it takes at most ``timeout``, whoever holds a write lock."""
+        for name in ("consumers", "streams"):
+            if hasattr(self, name):
+                getattr(self, name).hurry()
+
     async def aclose(self) -> None:
         """Commit what was accepted, end the threads, close the files. Twice is fine; in a forked child nothing."""
         if self.foreign:
@@ -187,8 +195,6 @@ class Store:
             await self.offload(lambda: self._close_last(last))
         if self._workers is not None:
             self._workers.shutdown(wait=True)
-        for gate in self.gates.values():
-            gate.close()
         if self._alive >= 0:
             os.close(self._alive)
         if failure is not None:
@@ -200,7 +206,7 @@ class Store:
             return
         self.marks.close()
         if self.streams.broken is None:
-            close_last(last, self.path, self._alive)
+            close_last(last, self.path, self._alive, self.options.seconds("timeout"))
         else:  # what a failed sync was to write may not be on disk: the marks stay
             close(last)
 

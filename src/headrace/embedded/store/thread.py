@@ -6,15 +6,15 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 import apsw
 
 from headrace.core.clock import Clock
 from headrace.core.errors import ClosedError
-from headrace.embedded.errors import SyncFailedError, translated
+from headrace.embedded.errors import StoreLockedError, SyncFailedError, translated
 
 __all__ = ["DatabaseThread", "Job", "WriteGate"]
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 MAX_JOBS = 10_000
 MAX_WEIGHT = 8 * 1024 * 1024
+LOOK_AGAIN = 0.05
 _FATAL = (apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError)
 
 
@@ -59,6 +60,14 @@ class WriteGate(Protocol):
         """Let the next one in."""
         ...
 
+    def holder(self) -> int | None:
+        """The process that is in."""
+        ...
+
+    def close(self) -> None:
+        """Nobody enters any more."""
+        ...
+
 
 class Call(Job):
     """A function of the connection, run for its result."""
@@ -91,8 +100,19 @@ class DatabaseThread:
     """One thread, one connection: everything waiting when it wakes becomes one transaction, and one loop callback.
 
     ``write=False``: jobs run in a read transaction each. ``on_commit`` is called on the loop after the jobs of a commit
-    were answered. ``on_failure`` (on the thread) may replace the connection after a failed write or commit.
+    were answered. ``recover`` (on the thread) may replace the connection after a failed write or commit.
+
+    A process that is stopped inside the ``gate`` keeps all others out. The wait for it is the kernel's and cannot be
+    broken off, so the loop looks after it: jobs that wait ``patience`` seconds while nothing moves fail with
+    ``StoreLockedError``, and closing leaves such a thread to itself: it ends when it gets through.
     """
+
+    _outside = False
+    """Whether it waits for its turn to write."""
+    _abandoned = False
+    _moved = 0.0
+    _watch: asyncio.TimerHandle | None = None
+    _leaving: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -102,6 +122,7 @@ class DatabaseThread:
         *,
         write: bool = True,
         gate: WriteGate | None = None,
+        patience: float = 30.0,
         on_commit: Callable[[], None] | None = None,
         recover: Callable[[apsw.Connection, BaseException], apsw.Connection] | None = None,
     ) -> None:
@@ -118,6 +139,9 @@ class DatabaseThread:
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         self._gate = gate
+        self._patience = patience
+        self._at_work = threading.Lock()
+        """Held while jobs are taken: then the loop must not take them back."""
         self._on_commit = on_commit
         self._recover = recover
         self._jobs: deque[Job] = deque()
@@ -137,7 +161,11 @@ class DatabaseThread:
         self._busy += 1
         if self._busy == 1:
             self._clock.begin()
-        if self._idle:
+            if self._gate is not None:
+                self._look_after()
+        if self._abandoned:
+            self._loop.call_soon(self._refuse)
+        elif self._idle:
             self._idle = False
             self._wake.release()
 
@@ -147,27 +175,79 @@ class DatabaseThread:
         self.submit(Call(function, future))
         return cast("T", await future)
 
+    def hurry(self) -> None:
+        """The store is being closed: all that still comes waits at most ``patience`` in all."""
+        if self._gate is not None and self._leaving is None:
+            self._leaving = self._loop.call_later(self._patience, self._abandon)
+
     async def aclose(self) -> None:
         """Commit what was accepted, close the connection, end the thread. Twice is fine."""
         if not self._closing:
             self._closing = True
             self._clock.begin()
             self._wake.release()
+            if self._abandoned:
+                self._end()
+            self.hurry()
         await asyncio.shield(self._closed)
 
+    def _look_after(self) -> None:
+        """From now on it has to move within ``patience``."""
+        self._moved = self._loop.time()
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._patience, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if self._busy and not self._closed.done():
+            left = self._moved + self._patience - self._loop.time()
+            if left <= 0:
+                self._refuse()
+            self._watch = self._loop.call_later(left if left > 0 else self._patience, self._look)
+
+    def _refuse(self) -> None:
+        """Take back what waits, unless it is being worked at."""
+        if not self._abandoned and not (self._outside and self._at_work.acquire(blocking=False)):
+            return
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        if not self._abandoned:
+            self._at_work.release()
+        if jobs:
+            holder = None if self._gate is None else self._gate.holder()
+            who = f"process {holder} has" if holder else "another process has"
+            error = StoreLockedError(f"{who} had the write lock for {self._patience:g} s; is it stopped?")
+            self._answer([(job, error) for job in jobs])
+
+    def _abandon(self) -> None:
+        """Closing takes too long: where it waits outside, it is left there."""
+        if self._closed.done():
+            return
+        if not (self._outside and self._at_work.acquire(blocking=False)):
+            self._leaving = self._loop.call_later(LOOK_AGAIN, self._abandon)
+            return
+        self._abandoned = True
+        self._at_work.release()
+        self._refuse()
+        if self._closing:
+            self._end()
+
     def _main(self) -> None:
-        while True:
+        while not self._abandoned:
             self._wake.acquire()
-            while self._jobs:
+            while self._jobs and not self._abandoned:
                 self._commit_group()
-            if self._closing:
+            if self._closing or self._abandoned:
                 break
             self._loop.call_soon_threadsafe(self._rest)
         # What closing may fail at (an attached read-only file cannot be locked to carry its log over) loses
         # nothing that was acknowledged: that was in its commit.
         with suppress(apsw.Error):
             self.connection.close()
-        self._loop.call_soon_threadsafe(self._ended)
+        if self._gate is not None:
+            self._gate.close()
+        if not self._abandoned:
+            self._loop.call_soon_threadsafe(self._ended)
 
     def _rest(self) -> None:
         """On the loop: sleep unless something came meanwhile (only the loop adds jobs, so nothing slips between)."""
@@ -181,21 +261,34 @@ class DatabaseThread:
         try:
             if self.broken is not None:
                 self._mend(self.broken)
-            if self._gate is not None:
-                self._gate.enter()
-            try:
+            with self._turn():
+                if self._abandoned or not self._jobs:
+                    return  # taken back meanwhile
                 self.connection.execute(self._begin)
                 self._run_jobs(group)
                 self.connection.execute("COMMIT")
                 self.commits += 1
-            finally:
-                if self._gate is not None:
-                    self._gate.leave()
         except BaseException as error:  # noqa: BLE001  (a job that is not answered would hang its caller for ever)
             self._take_all(group)
             group = [(job, translated(failure or error)) for job, failure in group]
             self._roll_back(error)
         self._loop.call_soon_threadsafe(self._answer, group)
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        """This process's turn to write."""
+        if self._gate is None:
+            yield
+            return
+        self._outside = True
+        self._gate.enter()
+        try:
+            with self._at_work:
+                self._outside = False
+                yield
+        finally:
+            self._outside = False
+            self._gate.leave()
 
     def _run_jobs(self, group: list[tuple[Job, BaseException | None]]) -> None:
         weight = 0
@@ -263,6 +356,7 @@ class DatabaseThread:
                 logger.exception("%s: answering a job failed", self._thread.name)
         if self._on_commit is not None:
             self._on_commit()
+        self._moved = self._loop.time()
         self._busy -= len(group)
         if not self._busy:
             # What was just answered runs in this turn's callbacks; time may jump only after them.
@@ -270,5 +364,11 @@ class DatabaseThread:
 
     def _ended(self) -> None:
         self._thread.join()
+        self._end()
+
+    def _end(self) -> None:
+        for timer in (self._watch, self._leaving):
+            if timer is not None:
+                timer.cancel()
         self._clock.end()
         self._closed.set_result(None)
