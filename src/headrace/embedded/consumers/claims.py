@@ -57,7 +57,7 @@ class Claimer:
     ) -> None:
         row = consumer_by_id(connection, consumer_id)
         found = row and one(
-            connection, "SELECT first_seq, last_seq, msgs, many_subjects FROM stream WHERE id = ?", (row.stream,)
+            connection, "SELECT first_seq, last_seq, msgs, indexed_from FROM stream WHERE id = ?", (row.stream,)
         )
         if row is None or not found:
             known = one(connection, "SELECT 1 FROM stream WHERE name = ?", (stream,))
@@ -272,7 +272,7 @@ class Claimer:
             )[0]
             if matching * SPARSE < self._msgs:
                 chosen = (
-                    f"SELECT seq FROM subject_msg_{self.row.stream} WHERE subject IN ({among}) AND seq > ? ORDER BY seq"
+                    f"SELECT seq FROM subject_seq_{self.row.stream} WHERE subject IN ({among}) AND seq > ? ORDER BY seq"
                 )
                 return f"seq IN ({chosen})", [start]
         return f"seq > ? AND subject IN ({among})", [start]

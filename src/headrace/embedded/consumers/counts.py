@@ -48,7 +48,7 @@ def state_of(connection: apsw.Connection, stream_id: int) -> StreamState | None:
     """The stream with this id."""
     found = one(
         connection,
-        "SELECT name, first_seq, last_seq, msgs, many_subjects, config FROM stream WHERE id = ?",
+        "SELECT name, first_seq, last_seq, msgs, indexed_from, config FROM stream WHERE id = ?",
         (stream_id,),
     )
     if found is None:
@@ -77,7 +77,7 @@ def num_pending(connection: apsw.Connection, state: StreamState, wanted: Filter,
             (after, wall),
         )
     if ids is not None:
-        index = f"subject_msg_{state.id}"
+        index = f"subject_seq_{state.id}"
         among = f"SELECT value FROM json_each('{sorted(ids)}')"
         return _count(connection, f"SELECT count(*) FROM {index} WHERE subject IN ({among}) AND seq > ?", (after,))
     if state.gap_free or after < state.first_seq:

@@ -11,7 +11,7 @@ import apsw
 from headrace.core.errors import Fault, PublishError
 from headrace.embedded.publishing.checks import checked, nothing_answers
 from headrace.embedded.publishing.run import Entry, Result, Route, Routes, Run
-from headrace.embedded.streams.catalog import intern
+from headrace.embedded.streams.catalog import index_from, intern
 from headrace.embedded.streams.checksum import checksum
 from headrace.embedded.streams.limits import enforce, expire, has_limits, trim_ids
 from headrace.streams.config import StreamPublishOptions
@@ -197,18 +197,17 @@ class Batch:
             "msgs = msgs + excluded.msgs, last_seq = excluded.last_seq",
             [(record.id, route.subject_id, route.count, route.first, route.last) for route in grown],
         )
-        if run.many:
-            connection.executemany(
-                f"INSERT INTO subject_msg_{record.id} VALUES(?,?)", sorted((row[2], row[0]) for row in run.rows)
-            )
-            return
-        (other,) = connection.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM subject_state WHERE stream = ? LIMIT 2)", (record.id,)
-        ).fetchone() or (0,)
-        if other > 1:
+        if not run.many:
+            (other,) = connection.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM subject_state WHERE stream = ? LIMIT 2)", (record.id,)
+            ).fetchone() or (0,)
+            if other < 2:
+                return
             run.many = True
-            connection.execute(f"INSERT INTO subject_msg_{record.id} SELECT subject, seq FROM msg_{record.id}")
-            connection.execute("UPDATE stream SET many_subjects = 1 WHERE id = ?", (record.id,))
+            index_from(connection, record.id, run.rows[0][0])
+        connection.executemany(
+            f"INSERT INTO subject_msg_{record.id} VALUES(?,?)", sorted((row[2], row[0]) for row in run.rows)
+        )
 
 
 def _expires(run: Run, options: StreamPublishOptions | PublishError | None) -> int | None:

@@ -88,7 +88,7 @@ class Run:
     def load(self, connection: apsw.Connection, now: int) -> None:
         """What the stream is at this moment."""
         row = connection.execute(
-            "SELECT last_seq, last_ts, msgs, bytes, many_subjects, last_id FROM stream WHERE id = ?", (self.record.id,)
+            "SELECT last_seq, last_ts, msgs, bytes, indexed_from, last_id FROM stream WHERE id = ?", (self.record.id,)
         ).fetchone()
         assert row is not None  # noqa: S101  (the generation says that it exists)
         self.seq, last_ts, self.msgs, self.bytes, many, self.last_id = row

@@ -15,7 +15,8 @@ CREATE TABLE stream(
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, config TEXT NOT NULL, created INTEGER NOT NULL,
     first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, last_ts INTEGER NOT NULL, msgs INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
-    many_subjects INTEGER NOT NULL DEFAULT 0, last_id TEXT NOT NULL DEFAULT '', hand TEXT NOT NULL DEFAULT '');
+    indexed_from INTEGER NOT NULL DEFAULT 0, only_subject INTEGER NOT NULL DEFAULT 0,
+    last_id TEXT NOT NULL DEFAULT '', hand TEXT NOT NULL DEFAULT '');
 CREATE TABLE subject(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE subject_state(
     stream INTEGER NOT NULL, subject INTEGER NOT NULL, msgs INTEGER NOT NULL, first_seq INTEGER NOT NULL,
@@ -23,6 +24,9 @@ CREATE TABLE subject_state(
     PRIMARY KEY(stream, subject)) WITHOUT ROWID;
 """
 
+# subject_msg holds the messages from `indexed_from` on: those before came while the stream had one subject (0: it still
+# has), and indexing a million of them when the second comes would hold up every publisher for half a second. The view
+# is the index of all.
 STREAM_TABLES = """
 CREATE TABLE msg_{id}(
     seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, subject INTEGER NOT NULL, expires INTEGER,
@@ -30,6 +34,10 @@ CREATE TABLE msg_{id}(
 CREATE INDEX expires_{id} ON msg_{id}(expires) WHERE expires IS NOT NULL;
 CREATE TABLE dedup_{id}(msg_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, ts INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE subject_msg_{id}(subject INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(subject, seq)) WITHOUT ROWID;
+CREATE VIEW subject_seq_{id} AS
+    SELECT subject, seq FROM subject_msg_{id} UNION ALL
+    SELECT stream.only_subject AS subject, msg_{id}.seq AS seq FROM stream CROSS JOIN msg_{id}
+    WHERE stream.id = {id} AND msg_{id}.seq < stream.indexed_from;
 """
 
 CONSUMERS = """
@@ -59,5 +67,6 @@ def create_stream_tables(connection: apsw.Connection, stream_id: int) -> None:
 
 def drop_stream_tables(connection: apsw.Connection, stream_id: int) -> None:
     """Drop them."""
+    connection.execute(f"DROP VIEW IF EXISTS subject_seq_{int(stream_id)}")
     for table in ("msg", "dedup", "subject_msg"):
         connection.execute(f"DROP TABLE IF EXISTS {table}_{int(stream_id)}")

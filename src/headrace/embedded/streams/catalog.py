@@ -21,6 +21,7 @@ __all__ = [
     "bump_generation",
     "config_of",
     "forget",
+    "index_from",
     "intern",
     "no_such_stream",
     "overheads",
@@ -141,6 +142,15 @@ def intern(connection: apsw.Connection, subject: str) -> int:
         return int(row[0])
     connection.execute("INSERT INTO subject(name) VALUES(?)", (subject,))
     return connection.last_insert_rowid()
+
+
+def index_from(connection: apsw.Connection, stream_id: int, sequence: int) -> None:
+    """The second subject of a stream has come: from `sequence` on its messages are indexed by subject."""
+    connection.execute(
+        f"UPDATE stream SET indexed_from = ?1, "
+        f"only_subject = coalesce((SELECT subject FROM msg_{stream_id} WHERE seq < ?1 LIMIT 1), 0) WHERE id = ?2",
+        (sequence, stream_id),
+    )
 
 
 def subject_ids(connection: apsw.Connection, stream_id: int, filters: Iterable[str]) -> set[int] | None:

@@ -55,9 +55,9 @@ def _per_subject(connection: apsw.Connection, record: StreamRecord, most: int, s
 
 def oldest_of_subject(connection: apsw.Connection, record: StreamRecord, subject: int, count: int) -> list[int]:
     """The first `count` sequences on a subject."""
-    (many,) = connection.execute("SELECT many_subjects FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
+    (many,) = connection.execute("SELECT indexed_from FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
     if many:
-        sql = f"SELECT seq FROM subject_msg_{record.id} WHERE subject = ? ORDER BY seq LIMIT ?"
+        sql = f"SELECT seq FROM subject_seq_{record.id} WHERE subject = ? ORDER BY seq LIMIT ?"
     else:
         sql = f"SELECT seq FROM msg_{record.id} WHERE subject = ? ORDER BY seq LIMIT ?"
     return [row[0] for row in connection.execute(sql, (subject, count))]

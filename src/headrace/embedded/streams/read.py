@@ -90,7 +90,7 @@ def rows_from(
     compare, order = ("<=", "DESC") if backwards else (">=", "ASC")
     if ids is not None and not ids:
         return
-    (many,) = connection.execute("SELECT many_subjects FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
+    (many,) = connection.execute("SELECT indexed_from FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
     bound: dict[str, Any] = {"start": start, "now": now}
     if ids is None:
         where = f"seq {compare} :start"
@@ -114,12 +114,12 @@ def _merged(
 ) -> Iterator[Any]:
     """Few subjects: their index ranges, merged by sequence."""
     compare, order = ("<=", "DESC") if backwards else (">=", "ASC")
-    part = f"SELECT * FROM (SELECT seq AS at FROM subject_msg_{record.id} WHERE subject = %d AND seq {compare} :start)"
+    part = f"SELECT * FROM (SELECT seq AS at FROM subject_seq_{record.id} WHERE subject = %d AND seq {compare} :start)"
     found = " UNION ALL ".join(part % each for each in ids)
     sql = (
         f"SELECT at FROM ({found}) ORDER BY at {order}"
         if len(ids) > 1
-        else f"SELECT seq FROM subject_msg_{record.id} WHERE subject = {ids[0]} AND seq {compare} :start "
+        else f"SELECT seq FROM subject_seq_{record.id} WHERE subject = {ids[0]} AND seq {compare} :start "
         f"ORDER BY seq {order}"
     )
     fetch = f"SELECT {COLUMNS} FROM msg_{record.id} WHERE seq = ? AND (expires IS NULL OR expires > ?)"

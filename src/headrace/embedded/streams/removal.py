@@ -78,9 +78,9 @@ def _lower(connection: apsw.Connection, record: StreamRecord, subject: int, coun
     if row is None or row[0] <= count:
         connection.execute("DELETE FROM subject_state WHERE stream = ? AND subject = ?", key)
         return
-    many = connection.execute("SELECT many_subjects FROM stream WHERE id = ?", (record.id,)).fetchone()
+    many = connection.execute("SELECT indexed_from FROM stream WHERE id = ?", (record.id,)).fetchone()
     if many is not None and many[0]:
-        edges = f"FROM subject_msg_{record.id} WHERE subject = ? ORDER BY seq"
+        edges = f"FROM subject_seq_{record.id} WHERE subject = ? ORDER BY seq"
         bound: tuple[int, ...] = (subject,)
     else:
         edges, bound = f"FROM msg_{record.id} ORDER BY seq", ()
