@@ -256,7 +256,11 @@ class Subscription(Protocol):
 
     group: str | None
     lease: float | None
-    late_settles: int
+
+    @property
+    def late_settles(self) -> int:
+        """Outcomes that were recorded after their lease was over."""
+        ...
 
     async def pull(self, limit: int, wait: float) -> Sequence[Delivery]:
         """1..`limit` deliveries as soon as there is one, none once `wait` seconds have passed (0 asks once).

@@ -34,7 +34,6 @@ class StreamSubscription:
     ) -> None:
         self.group = group
         self.lease: float | None = lease
-        self.late_settles = 0
         self._consumer = consumer
         self._stream = consumer.stream
         self._options = SessionOptions(max_messages=max_in_flight + prefetch, prefetch=prefetch)
@@ -43,14 +42,19 @@ class StreamSubscription:
         self._max_in_flight = max_in_flight
         self._remake = remake
         self._last = consumer.cached_info.delivered.stream
-        self._waiting: dict[Msg, None] = {}
-        self._running: set[Msg] = set()
+        self._held: dict[Msg, bool] = {}
+        """What was handed out and is not settled, in order: whether it was started."""
         self._lost: set[Msg] = set()
         self._owners: dict[Msg, PullSession] = {}
         self._room: asyncio.Future[None] | None = None
         self._pulling = False
         self._stopped = False
         self._closed = False
+
+    @property
+    def late_settles(self) -> int:
+        """Outcomes that were recorded after their lease was over."""
+        return sum(session.late_settles for session in self._sessions)
 
     @property
     def consumer(self) -> Consumer:
@@ -73,7 +77,7 @@ class StreamSubscription:
             if not messages and self._stopped:
                 # A stopped session answers at once: whoever pulls in a loop must not keep the loop for itself.
                 await asyncio.sleep(max(0.0, deadline - loop.time()))
-            return [self._delivery(msg) for msg in messages]
+            return self._deliveries(messages)
         finally:
             self._pulling = False
 
@@ -84,9 +88,8 @@ class StreamSubscription:
             self._forget(msg)
             self._lost.add(msg)
             return False
-        if msg in self._waiting:
-            del self._waiting[msg]
-            self._running.add(msg)
+        if msg in self._held:
+            self._held[msg] = True
         return True
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -97,7 +100,6 @@ class StreamSubscription:
         self._forget(msg)
         msg.outcome = outcome
         session.settle(msg, outcome)
-        self._count_late()
 
     def extend(self, delivery: Delivery) -> None:
         """Restart its ack wait."""
@@ -133,13 +135,12 @@ class StreamSubscription:
     async def flush(self) -> None:
         """All outcomes so far are confirmed, or it raises."""
         await self._session.flush()
-        self._count_late()
 
     async def backlog(self) -> int:
         """Pending and unsettled messages of the group that are not held here."""
         info = await self._consumer.info()
         # What it holds no more because a lease ran out is somebody's work again: it must be counted.
-        lost = len(self._lost) + sum(not self._session_of(msg).alive(msg) for msg in (*self._waiting, *self._running))
+        lost = len(self._lost) + sum(not self._session_of(msg).alive(msg) for msg in self._held)
         return max(0, info.num_pending + info.num_ack_pending - max(0, self._session.held - lost))
 
     async def aclose(self) -> None:
@@ -147,14 +148,13 @@ class StreamSubscription:
         if self._closed:
             return
         self._closed = True
-        for msg in self._waiting:
+        for msg in [msg for msg, started in self._held.items() if not started]:
+            del self._held[msg]
             msg.outcome = RELEASE
             self._session_of(msg).settle(msg, RELEASE)
-        self._waiting.clear()
         self._free_room()
         for session in self._sessions:
             await session.aclose()
-        self._count_late()
 
     async def _pull(self, limit: int, wait: float) -> list[Msg]:
         if self._remake is None:
@@ -168,33 +168,31 @@ class StreamSubscription:
     async def _make_anew(self, remake: Remake) -> None:
         """A private consumer went meanwhile (a server restart, 5 minutes away): continue behind the last message."""
         self._consumer = await remake(self._last)
-        for msg in (*self._waiting, *self._running):
+        for msg in self._held:
             self._owners.setdefault(msg, self._session)
         self._session = self._consumer.session(self._options)
         self._sessions.append(self._session)
 
-    def _delivery(self, msg: Msg) -> Delivery:
-        sequence, delivered, stored_ns = self._session.facts_of(msg)
-        message = decode(msg.subject, msg.data, msg.block, stream=self._stream, sequence=sequence, stored_ns=stored_ns)
-        self._waiting[msg] = None
-        self._last = max(self._last, sequence)
-        return Delivery(message, delivered, message.key, self, msg)
+    def _deliveries(self, messages: Sequence[Msg]) -> list[Delivery]:
+        facts_of, stream, held, last = self._session.facts_of, self._stream, self._held, self._last
+        found: list[Delivery] = []
+        for msg in messages:
+            sequence, delivered, stored_ns = facts_of(msg)
+            message = decode(msg.subject, msg.data, msg.block, stream=stream, sequence=sequence, stored_ns=stored_ns)
+            held[msg] = False
+            if sequence > last:  # noqa: PLR1730  (max() costs three times as much, per message)
+                last = sequence
+            found.append(Delivery(message, delivered, message.key, self, msg))
+        self._last = last
+        return found
 
     def _session_of(self, msg: Msg) -> PullSession:
         if self._owners:
             return self._owners.get(msg, self._session)
         return self._session
 
-    def _count_late(self) -> None:
-        late = self._session.late_settles
-        self.late_settles = late if len(self._sessions) == 1 else sum(each.late_settles for each in self._sessions)
-
     def _forget(self, msg: Msg) -> None:
-        if msg in self._running:
-            self._running.discard(msg)
-        elif msg in self._waiting:
-            del self._waiting[msg]
-        else:
+        if self._held.pop(msg, None) is None:
             self._lost.discard(msg)
         if self._owners:
             self._owners.pop(msg, None)
@@ -202,7 +200,7 @@ class StreamSubscription:
             self._free_room()
 
     def _free(self) -> int:
-        return self._max_in_flight - len(self._waiting) - len(self._running)
+        return self._max_in_flight - len(self._held)
 
     async def _wait_for_room(self, wait: float) -> bool:
         if wait <= 0:

@@ -58,28 +58,24 @@ def encode(message: Message) -> StreamMessage:
 
 def decode(topic: str, body: bytes, block: bytes, *, stream: str, sequence: int, stored_ns: int) -> Message:
     """The message that stands there. What a foreign publisher left out is made of stream, sequence, stored time."""
-    parts = block.split(b"\r\n", 3)
-    count = len(parts)
+    first, _, rest = block.partition(b"\r\n")
+    second, _, rest = rest.partition(b"\r\n")
+    key = None
+    if second.startswith(_KEY_START):
+        key = second[_KEY_AT:]
+        if b"%" in key:
+            key = unquote_to_bytes(key)
+        second, _, rest = rest.partition(b"\r\n")
+    number = second[_TIME_AT:]
+    ours = first.startswith(_ID_START) and second.startswith(_TIME_START) and number.isdigit() and len(number) < 20
+    if not ours or (rest and _is_mixed(rest)):
+        return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
     try:
-        if count < 3 or not parts[0].startswith(_ID_START):
-            return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
-        if parts[1].startswith(_TIME_START):
-            key = None
-            time_ns = _number(parts[1][_TIME_AT:])
-            rest = parts[2] if count == 3 else b"%b\r\n%b" % (parts[2], parts[3])
-        elif count == 4 and parts[1].startswith(_KEY_START) and parts[2].startswith(_TIME_START):
-            key = _unescaped(parts[1][_KEY_AT:])
-            time_ns = _number(parts[2][_TIME_AT:])
-            rest = parts[3]
-        else:
-            return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
-        if time_ns is None or (rest and _is_mixed(rest)):
-            return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
-        message_id = _cut(parts[0][_ID_AT:].decode(), topic)
-    except ValueError:
+        message_id = first[_ID_AT:].decode().removesuffix("@" + topic)
+    except UnicodeDecodeError:
         return _decode_any(topic, body, block, stream=stream, sequence=sequence, stored_ns=stored_ns)
     headers = Headers.from_block(rest) if rest else NO_HEADERS
-    return Message(topic=topic, body=body, key=key, headers=headers, id=message_id, time_ns=time_ns)
+    return Message(topic=topic, body=body, key=key, headers=headers, id=message_id, time_ns=int(number))
 
 
 def _is_mixed(rest: bytes) -> bool:
@@ -99,7 +95,7 @@ def _decode_any(topic: str, body: bytes, block: bytes, *, stream: str, sequence:
     time_ns = _number(found.get("headrace-time", b"").strip())
     raw_key = found.get("headrace-key")
     raw_id = found.get("nats-msg-id")
-    message_id = "" if raw_id is None else _cut(raw_id.decode("utf-8", "replace"), topic)
+    message_id = "" if raw_id is None else raw_id.decode("utf-8", "replace").removesuffix(f"@{topic}")
     pairs = [
         pair
         for pair in Headers.from_block(block).items()
@@ -109,7 +105,7 @@ def _decode_any(topic: str, body: bytes, block: bytes, *, stream: str, sequence:
     return Message(
         topic=topic,
         body=body,
-        key=None if raw_key is None else _unescaped(raw_key.strip()),
+        key=None if raw_key is None else unquote_to_bytes(raw_key.strip()),
         headers=Headers.trusted(pairs) if pairs else NO_HEADERS,
         id=message_id or f"{stream}:{sequence}",
         time_ns=stored_ns if time_ns is None else time_ns,
@@ -119,25 +115,12 @@ def _decode_any(topic: str, body: bytes, block: bytes, *, stream: str, sequence:
 _READ = frozenset({"headrace-key", "headrace-time"})
 
 
-def _cut(message_id: str, topic: str) -> str:
-    """Without the topic that `encode` put behind it; a foreign publisher's id stays as it is."""
-    return (
-        message_id[: -len(topic) - 1]
-        if message_id.endswith(topic) and message_id[-len(topic) - 1 : -len(topic)] == "@"
-        else message_id
-    )
-
-
 def _number(raw: bytes) -> int | None:
     return int(raw) if _NUMBER.match(raw) else None
 
 
 def _escaped(key: bytes) -> bytes:
     return key if _KEY_PLAIN.match(key) else quote_from_bytes(key, safe=_KEY_SAFE).encode()
-
-
-def _unescaped(raw: bytes) -> bytes:
-    return unquote_to_bytes(raw) if b"%" in raw else raw
 
 
 def _user_block(headers: Headers) -> bytes:
