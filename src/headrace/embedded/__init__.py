@@ -25,7 +25,7 @@ from headrace.embedded.errors import (
     SyncFailedError,
 )
 from headrace.embedded.options import Durability, EmbeddedOptions
-from headrace.embedded.stats import EngineStats
+from headrace.embedded.stats import EngineStats, SyncTimes
 from headrace.embedded.stream import EmbeddedStream
 from headrace.embedded.verify import VerifyReport, verify
 
@@ -54,6 +54,7 @@ __all__ = [
     "StoreVersionError",
     "SyncFailed",
     "SyncFailedError",
+    "SyncTimes",
     "VerifyReport",
     "open",
     "opened",

@@ -91,7 +91,7 @@ class SyncFailed(Advisory, frozen=True, kw_only=True):
 
 
 class Reopened(Advisory, frozen=True, kw_only=True):
-    """The files were opened again after a failure, or after the death of a process."""
+    """The files were opened again after a failure, or after the death of a process: how many messages they hold."""
 
     messages: int
     took: timedelta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import CoroutineType, TracebackType
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock, current_clock
-from headrace.core.errors import PublishError, UnsupportedError
+from headrace.core.errors import HeadraceError, PublishError, UnsupportedError
 from headrace.core.headers import HeadersLike
 from headrace.embedded.advisories import Advisory, Reopened, SyncFailed, guarded
 from headrace.embedded.backup import BackupReport, take
@@ -26,7 +26,7 @@ from headrace.embedded.stream import EmbeddedStream
 from headrace.embedded.streams import management
 from headrace.embedded.streams.catalog import no_such_stream, stream_by_name, streams_all
 from headrace.embedded.streams.configs import completed
-from headrace.embedded.streams.state import stream_info
+from headrace.embedded.streams.state import messages_of_all, stream_info
 from headrace.embedded.verify import VerifyReport, examine
 from headrace.streams.config import (
     ConsumerConfig,
@@ -104,7 +104,7 @@ class EmbeddedStreams:
         self._room.maintenance.start()
         if store.recovered:
             self._failed_at = store.now_ns()
-            self._mended()
+            await self._tell_reopened()
 
     def _rolled_back(self) -> None:
         self._publisher.routes.clear()
@@ -114,9 +114,14 @@ class EmbeddedStreams:
         self._store.advise(SyncFailed(error=str(error), time=time_of_ns(self._failed_at)))
 
     def _mended(self) -> None:
+        self._room.maintenance.spawn(self._tell_reopened())
+
+    async def _tell_reopened(self) -> None:
         now = self._store.now_ns()
         took = timedelta(microseconds=(now - self._failed_at) // 1_000)
-        self._store.advise(Reopened(messages=0, took=took, time=time_of_ns(now)))
+        with suppress(HeadraceError):  # a store that cannot be read either was not reopened
+            messages = await self._room.read(messages_of_all)
+            self._store.advise(Reopened(messages=messages, took=took, time=time_of_ns(now)))
 
     @property
     def clock(self) -> Clock:

@@ -61,7 +61,7 @@ class Maintenance:
 
     def plan_sweep(self) -> None:
         """Something may expire earlier than was known."""
-        self._spawn(self._sweep_once())
+        self.spawn(self._sweep_once())
 
     def expires_at(self, expires: int) -> None:
         """A message was stored that goes then."""
@@ -87,7 +87,7 @@ class Maintenance:
 
     def _run_checkpoint(self) -> None:
         self._checkpoint = None
-        self._spawn(self._checkpoint_both())
+        self.spawn(self._checkpoint_both())
 
     async def _checkpoint_both(self) -> None:
         path = self.store.path
@@ -99,7 +99,7 @@ class Maintenance:
 
     def _run_sync(self) -> None:
         self._sync = None
-        self._spawn(self._sync_in_time())
+        self.spawn(self._sync_in_time())
 
     async def _sync_in_time(self) -> None:
         """A sync that fails is not believed when it is repeated: the writer closes, reopens and rewrites the file."""
@@ -113,7 +113,10 @@ class Maintenance:
         """What was committed is on disk."""
         path = self.store.path
         if path is not None:
+            started = self.store.clock.monotonic()
             await self.store.offload(lambda: sync_logs(path))
+            if self.relaxed:
+                self.store.syncs.add(self.store.clock.monotonic() - started)
 
     def disk_full(self) -> None:
         """The disk is full: give the reserve back, so that what deletes can work; look for space every second."""
@@ -137,7 +140,7 @@ class Maintenance:
             await self.store.offload(lambda: checkpoint(path))
 
     def _look_for_space(self) -> None:
-        self._spawn(self._look())
+        self.spawn(self._look())
 
     async def _look(self) -> None:
         """Publish again once twice the reserve is free, on the disk or inside the file; make the reserve again."""
@@ -157,7 +160,8 @@ class Maintenance:
         if not self.store.closed:
             self._space = self.store.loop.call_later(1.0, self._look_for_space)
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Any) -> None:
+        """Run it beside everything else; `aclose` waits for it."""
         if self.store.closed:
             work.close()
             return

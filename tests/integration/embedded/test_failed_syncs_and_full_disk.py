@@ -1,6 +1,7 @@
 """A failing disk, played by a VFS: what was acknowledged is there, nothing is acknowledged that may not be."""
 
 import asyncio
+import shutil
 
 import apsw
 import pytest
@@ -72,8 +73,25 @@ def test_failed_sync(tmp_path, disk, failures):
             assert [message.data for message in await stream.read()] == [b"before", b"lost?", b"after"]
         kinds = [type(each) for each in seen]
         assert (kinds[0], kinds[-1]) == (SyncFailed, Reopened)
+        assert seen[-1].messages in {1, 2}  # told before or after the publish that follows
         async with embedded.open(tmp_path / "store") as streams:
             assert (await streams.verify()).messages == 3
+
+    asyncio.run(run())
+
+
+def test_reopened_after_a_death(tmp_path):
+    seen = []
+
+    async def run():
+        async with embedded.open(tmp_path / "store", on_advisory=seen.append) as streams:
+            await streams.create_stream(StreamConfig(name="S"))
+            for _ in range(3):
+                await streams.publish("S", b"x")
+            assert seen == []
+            shutil.copytree(tmp_path / "store", tmp_path / "left", ignore=shutil.ignore_patterns("*-shm", "wake"))
+        async with embedded.open(tmp_path / "left", on_advisory=seen.append):
+            assert [(type(each), each.messages) for each in seen] == [(Reopened, 3)]
 
     asyncio.run(run())
 

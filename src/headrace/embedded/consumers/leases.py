@@ -22,6 +22,7 @@ class Claim:
     __slots__ = (
         "acked", "count", "deadline", "dirty", "done", "first_c", "gap_free", "index", "last_seq", "left", "lo",
         "longer", "loose", "owner", "plain", "position", "settings", "until",
+        "written",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, owner: Any, deadline: int) -> None:
@@ -40,6 +41,8 @@ class Claim:
         self.longer: dict[int, int] = {}
         """Deadlines of single messages."""
         self.dirty = False
+        self.written = 0
+        """How many settled ones were handed over."""
         self.position = self.last_seq = 0
         self.gap_free = True
 
@@ -67,7 +70,7 @@ class Payload:
     and a kill in between would lose the message.
     """
 
-    __slots__ = ("extended", "kept", "leases", "moved", "naked", "settled", "touched", "upto")
+    __slots__ = ("acks", "extended", "kept", "leases", "moved", "naked", "settled", "touched", "upto")
 
     def __init__(self) -> None:
         self.leases: list[tuple[int, bytes, tuple[int, ...] | None]] = []
@@ -84,6 +87,8 @@ class Payload:
         """The consumer was in use."""
         self.upto: tuple[int, int] | None = None
         """Ack all: (sequence, consumer sequence)."""
+        self.acks = 0
+        """How many acks are in it."""
 
     def __bool__(self) -> bool:
         if self.leases or self.moved or self.settled or self.naked or self.extended or self.kept:

@@ -50,6 +50,8 @@ class Place:
         self._payload = Payload()
         self._waiting: list[asyncio.Future[None]] = []
         self._stuck: list[Payload] = []
+        self._sent = 0
+        """Acks that were handed over, and are not committed yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
         self._due: asyncio.TimerHandle | None = None
@@ -266,8 +268,11 @@ class Place:
             self._timer.cancel()
             self._timer = None
         payload, dirty, waiters = self._payload, self.dirty, self._waiting
+        payload.acks = self._fresh_acks()
+        self._sent += payload.acks
         for claim in dirty:
             claim.dirty = False
+            claim.written = claim.acked.count(SETTLED)
             payload.leases.append((claim.lo, bytes(claim.acked), None if claim.index is None else tuple(claim.index)))
         payloads = self._stuck
         if payload:
@@ -282,6 +287,7 @@ class Place:
         if error is not None:
             self._unwritten(job, translated(error))
             return
+        self._sent -= sum(payload.acks for payload in job.payloads)
         self.shared.remove(self.stream, job.gone)
         if job.waiters:
             self.shared.synced(job.waiters)
@@ -297,6 +303,15 @@ class Place:
         self._stuck = job.payloads + self._stuck
         if not self.shared.closing:
             self._loop.call_later(RETRY, self.write)
+
+    def unwritten(self) -> int:
+        """Acks that are in memory only."""
+        return self._sent + self._fresh_acks()
+
+    def _fresh_acks(self) -> int:
+        payload = self._payload
+        marked = sum(claim.acked.count(SETTLED) - claim.written for claim in self.dirty)
+        return marked + len(payload.settled) + (payload.upto is not None)
 
     async def flush(self) -> None:
         """All outcomes so far are committed, and survive what the durability promises; or it raises."""

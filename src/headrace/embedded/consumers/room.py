@@ -76,6 +76,10 @@ class ConsumerRoom:
         """Delete what no consumer of an interest or workqueue stream needs."""
         await self.shared.repair()
 
+    def unwritten(self) -> int:
+        """Acks of this process that are in memory only."""
+        return sum(place.unwritten() for place in self._places.values())
+
     async def flush(self) -> None:
         """All acks of this process are committed, and what they remove is gone."""
         for place in list(self._places.values()):

@@ -132,6 +132,7 @@ class EmbeddedSession:
             self._claims.discard(claim)
         if self._now() > claim.until and not self.alive(msg):
             self.late_settles += 1
+            self._place.shared.late_settles += 1
         if claim.plain and not claim.loose and type(outcome) is Ack:
             claim.acked[sequence - claim.lo if claim.index is None else claim.index[sequence]] = 1
             if not claim.dirty:
@@ -225,7 +226,8 @@ class EmbeddedSession:
         """What nobody saw comes back at once, in order, ahead of new messages."""
         while self._buffer:
             msg = self._buffer.popleft()
-            late = self.late_settles
+            late, shared = self.late_settles, self._place.shared
+            total = shared.late_settles
             self.settle(msg, RELEASE)
             msg.outcome = RELEASE
-            self.late_settles = late
+            self.late_settles, shared.late_settles = late, total

@@ -44,6 +44,7 @@ class Shared:
         self.sessions: set[PullSession] = set()
         self.closing = False
         self.members: Members | None = None
+        self.late_settles = 0
         self.next_queue: Callable[[], int] = itertools.count(1).__next__
         """Orders naks that fall due at the same time."""
         self._removals: set[RemoveJob] = set()

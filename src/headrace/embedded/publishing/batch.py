@@ -32,6 +32,7 @@ class Batch:
         self.failed_keys = failed_keys
         self.earliest: int | None = None
         """When the first of these messages expires."""
+        self.stored = self.bytes = 0
         routes.begin(connection)
 
     def store(self, entries: list[Entry], results: list[Result]) -> None:
@@ -170,6 +171,9 @@ class Batch:
                 trim_ids(connection, record, self.now, run.added)
                 run.added = 0
         run.msgs += len(run.rows)
+        self.stored += len(run.rows)
+        self.bytes += run.bytes - run.held
+        run.held = run.bytes
         connection.execute(
             "UPDATE stream SET first_seq = CASE WHEN msgs = 0 THEN ? ELSE first_seq END, last_seq = ?, last_ts = ?, "
             "msgs = ?, bytes = ?, last_id = ? WHERE id = ?",

@@ -57,7 +57,7 @@ class Desk(Protocol):
         """The store."""
         ...
 
-    def taken_back(self, size: int, messages: int, expires: int | None) -> None:
+    def taken_back(self, job: PublishJob) -> None:
         """A job was answered."""
         ...
 
@@ -100,6 +100,9 @@ class PublishJob(Job):
         self.timer: asyncio.TimerHandle | None = None
         self.overdue = False
         self.earliest: int | None = None
+        """When the first of its messages goes."""
+        self.stored = self.bytes = 0
+        """Messages and bytes, as the stream counts them."""
 
     def start(self, timeout: float) -> None:
         """Called as it is handed over."""
@@ -119,7 +122,7 @@ class PublishJob(Job):
         batch = Batch(connection, self.desk.routes, self.clock.now_ns(), self.failed_keys)
         batch.store(self.entries, self.results)
         batch.flush()
-        self.earliest = batch.earliest
+        self.earliest, self.stored, self.bytes = batch.earliest, batch.stored, batch.bytes
         self._cover()
 
     def _cover(self) -> None:
@@ -132,7 +135,7 @@ class PublishJob(Job):
 
     def done(self) -> None:
         """Answer everybody."""
-        self._end(len(self.results))
+        self._end()
         for waiter, result in zip(self.waiters, self.results, strict=not self.overdue):
             if waiter.done():
                 continue
@@ -145,16 +148,19 @@ class PublishJob(Job):
         """Tell everybody; each gets an exception of their own."""
         if isinstance(error, DiskFullError):
             self.desk.on_disk_full()
-        self.earliest = None
-        self._end(0)
+        self._forget()
         for entry, waiter in zip(self.entries, self.waiters, strict=True):
             if not waiter.done():
                 waiter.set_exception(publish_error(error, entry.msg_id))
 
-    def _end(self, messages: int) -> None:
+    def _forget(self) -> None:
+        self.earliest, self.stored, self.bytes = None, 0, 0
+        self._end()
+
+    def _end(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        self.desk.taken_back(self.size, messages, self.earliest)
+        self.desk.taken_back(self)
 
     def _late(self) -> None:
         self.overdue = True
@@ -181,7 +187,7 @@ class ManyJob(PublishJob):
 
     def done(self) -> None:
         """Answer."""
-        self._end(len(self.results))
+        self._end()
         if not self.future.done():
             self.future.set_result(self.results)
 
@@ -189,8 +195,7 @@ class ManyJob(PublishJob):
         """Each item failed."""
         if isinstance(error, DiskFullError):
             self.desk.on_disk_full()
-        self.earliest = None
-        self._end(0)
+        self._forget()
         self._fail_all(lambda entry: publish_error(error, entry.msg_id))
 
     def _fail_all(self, make: Callable[[Entry], BaseException]) -> None:

@@ -35,6 +35,7 @@ class Publisher:
         self.outstanding = 0
         """Answers of `publish_async` that are not there yet."""
         self.messages = self.bytes = 0
+        """Stored through this handle, as the streams count them."""
         self.on_expiry: Callable[[int], None] = _nothing
         """Told when the first message of a commit expires; the room sets it."""
         self.on_disk_full: Callable[[], None] = _nothing
@@ -163,13 +164,13 @@ class Publisher:
             self._none_outstanding.set()
         _wake_first(self._slots)
 
-    def taken_back(self, size: int, messages: int, expires: int | None) -> None:
-        """A job was answered; the first of its messages goes at `expires`."""
-        self.pending_bytes -= size
-        if expires is not None:
-            self.on_expiry(expires)
-        self.messages += messages
-        self.bytes += size
+    def taken_back(self, job: PublishJob) -> None:
+        """A job was answered."""
+        self.pending_bytes -= job.size
+        if job.earliest is not None:
+            self.on_expiry(job.earliest)
+        self.messages += job.stored
+        self.bytes += job.bytes
         while self._room and self.pending_bytes <= self._most_bytes and _wake_first(self._room):
             pass
 

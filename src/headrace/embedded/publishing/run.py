@@ -49,6 +49,7 @@ class Run:
         "bytes",
         "fixed",
         "fresh",
+        "held",
         "last_id",
         "many",
         "max_age",
@@ -76,7 +77,8 @@ class Run:
         self.max_age = None if age is None else int(age.total_seconds() * 1e9)
         self.window = window_ns(record.config)
         self.serial = self.added = 0
-        self.seq = self.ts = self.msgs = self.bytes = 0
+        self.seq = self.ts = self.msgs = self.bytes = self.held = 0
+        """``held``: what of `bytes` is counted as written."""
         self.many = False
         self.last_id = self.top_id = ""
         self.rows: list[tuple[Any, ...]] = []
@@ -94,6 +96,7 @@ class Run:
         self.seq, last_ts, self.msgs, self.bytes, many, self.last_id = row
         self.many = bool(many)
         self.ts = max(now, last_ts)
+        self.held = self.bytes
         (top,) = connection.execute(f"SELECT max(msg_id) FROM dedup_{self.record.id}").fetchone() or (None,)
         self.top_id = top or ""
 

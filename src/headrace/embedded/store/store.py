@@ -21,6 +21,7 @@ from headrace.embedded.errors import translated
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.store.checkpoints import close, open_both
 from headrace.embedded.store.connections import Connections, Opened
+from headrace.embedded.store.durations import Durations
 from headrace.embedded.store.files import Turnstile
 from headrace.embedded.store.marks import Marks, close_last
 from headrace.embedded.store.thread import DatabaseThread
@@ -52,6 +53,8 @@ class Store:
         self.notify: Callable[[], None] = _nothing
         """Tells other processes that something was committed; the wake-up room sets it."""
         self.advise: Callable[[Advisory], None] = _ignored
+        self.syncs = Durations()
+        """Of streams.db: of each commit, or where commits are not synced of the syncs in between."""
         self.recovered = False
         """Whether the store was not closed cleanly before."""
         self.closed = False
@@ -105,6 +108,8 @@ class Store:
             on_commit=self._committed,
             recover=connections.recover_streams if opened.path else None,
         )
+        if opened.path is not None and opened.marks is None:
+            self.streams.syncs = self.syncs
         if opened.consumers is None or opened.reader is None:
             self.consumers = self.reader = self.streams
             return

@@ -15,6 +15,7 @@ import apsw
 from headrace.core.clock import Clock
 from headrace.core.errors import ClosedError
 from headrace.embedded.errors import StoreLockedError, SyncFailedError, translated
+from headrace.embedded.store.durations import Durations
 
 __all__ = ["DatabaseThread", "Job", "WriteGate"]
 
@@ -107,6 +108,8 @@ class DatabaseThread:
     ``StoreLockedError``, and closing leaves such a thread to itself: it ends when it gets through.
     """
 
+    syncs: Durations | None = None
+    """How long commits took, their sync included; set where they are synced."""
     _outside = False
     """Whether it waits for its turn to write."""
     _abandoned = False
@@ -135,6 +138,7 @@ class DatabaseThread:
         self.broken: BaseException | None = None
         self.connection = connection
         self.commits = 0
+        """Those that wrote something."""
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._begin = "BEGIN IMMEDIATE" if write else "BEGIN"
@@ -265,9 +269,9 @@ class DatabaseThread:
                 if self._abandoned or not self._jobs:
                     return  # taken back meanwhile
                 self.connection.execute(self._begin)
+                changes = self.connection.total_changes()
                 self._run_jobs(group)
-                self.connection.execute("COMMIT")
-                self.commits += 1
+                self._commit(wrote=self.connection.total_changes() != changes)
         except BaseException as error:  # noqa: BLE001  (a job that is not answered would hang its caller for ever)
             self._take_all(group)
             group = [(job, translated(failure or error)) for job, failure in group]
@@ -289,6 +293,13 @@ class DatabaseThread:
         finally:
             self._outside = False
             self._gate.leave()
+
+    def _commit(self, *, wrote: bool) -> None:
+        started = self._clock.monotonic()
+        self.connection.execute("COMMIT")
+        self.commits += wrote
+        if wrote and self.syncs is not None:
+            self.syncs.add(self._clock.monotonic() - started)
 
     def _run_jobs(self, group: list[tuple[Job, BaseException | None]]) -> None:
         weight = 0

@@ -45,6 +45,8 @@ class Members:
         self._peers: list[str] = []
         self._left = False
         self._looked = 0
+        self.wakeups = 0
+        """How often other processes told that they had committed."""
         self._sending = False
 
     def join(self) -> None:
@@ -95,6 +97,7 @@ class Members:
         with suppress(OSError):
             for _ in range(1000):  # many commits are one wake-up
                 own.recv(16)
+        self.wakeups += 1
         self._wake()
 
     def notify(self) -> None:

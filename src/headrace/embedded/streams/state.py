@@ -12,7 +12,7 @@ from headrace.embedded.streams.catalog import StreamRecord, overheads, subject_i
 from headrace.streams.info import StreamInfo, StreamState
 from headrace.streams.msg import time_of_ns
 
-__all__ = ["stream_info"]
+__all__ = ["messages_of_all", "stream_info"]
 
 
 def stream_info(
@@ -53,6 +53,11 @@ def stream_info(
     return StreamInfo(
         config=record.config, created=time_of_ns(record.created_ns), state=state, timestamp=time_of_ns(now)
     )
+
+
+def messages_of_all(connection: apsw.Connection) -> int:
+    """How many messages the store holds, those that have expired and are not deleted yet included."""
+    return int(one(connection, "SELECT coalesce(sum(msgs), 0) FROM stream")[0])
 
 
 def _expired(connection: apsw.Connection, record: StreamRecord, now: int) -> tuple[int, int]:
