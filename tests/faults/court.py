@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FILES = ("streams.db", "streams.db-wal", "consumers.db", "consumers.db-wal")
+FILES = tuple(name + suffix for name in ("streams.db", "consumers.db") for suffix in ("", "-wal", "-journal"))
 
 
 class Court:
@@ -25,8 +25,8 @@ class Court:
         self.process.wait()
         self.process.stdout.close()
 
-    def judge(self, directory, acknowledged):
-        case = {"directory": str(directory), "acknowledged": acknowledged}
+    def judge(self, directory, acknowledged, unsynced=None):
+        case = {"directory": str(directory), "acknowledged": acknowledged, "unsynced": unsynced}
         self.process.stdin.write(json.dumps(case) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())

@@ -1,7 +1,8 @@
 """The judge of the fault tests. Knows the files, not the engine: plain sqlite3, in a process of its own.
 
 ``python judge.py`` reads one JSON line per case, {"directory", "acknowledged": {sequence: body}}, and answers with one:
-a list of what is wrong. It runs where the engine does not run (any more): opening a WAL recovers it.
+a list of what is wrong. It runs where the engine does not run (any more): opening a WAL recovers it. "unsynced" (of a
+relaxed store): these sequences may be lost, if nothing behind the first lost one is left.
 """
 
 import json
@@ -11,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 
-def judge(directory, acknowledged):
+def judge(directory, acknowledged, unsynced=None):
     """What is wrong with the store: damage, acknowledged messages lost or changed, consumers ahead of the stream."""
     wrong = []
     last = 0
@@ -29,17 +30,24 @@ def judge(directory, acknowledged):
         for sequence, body in acknowledged.items():
             found = stored.get(int(sequence))
             if found is None:
-                wrong.append(f"lost: {sequence} was acknowledged")
+                wrong += lost(int(sequence), stored, unsynced)
             elif found != body.encode():
                 wrong.append(f"changed: {sequence} was {body!r} and is {found[:40]!r}")
         with closing(sqlite3.connect(Path(directory) / "consumers.db")) as consumers:
             wrong += integrity(consumers, "consumers.db")
             for name, delivered in consumers.execute("SELECT name, delivered_s FROM consumer"):
-                if delivered > last:
+                if delivered > last and unsynced is None:  # else it may have seen what was lost
                     wrong.append(f"consumer {name} is at {delivered}, the stream at {last}")
     except sqlite3.Error as error:
         wrong.append(f"{type(error).__name__}: {error}")
     return wrong
+
+
+def lost(sequence, stored, unsynced):
+    if unsynced is None or sequence not in unsynced:
+        return [f"lost: {sequence} was acknowledged"]
+    behind = max(stored, default=0)
+    return [f"a hole: {sequence} is lost, {behind} is left"] if behind > sequence else []
 
 
 def integrity(connection, name):
@@ -50,7 +58,7 @@ def integrity(connection, name):
 def main():
     for line in sys.stdin:
         case = json.loads(line)
-        print(json.dumps(judge(case["directory"], case["acknowledged"])), flush=True)
+        print(json.dumps(judge(**case)), flush=True)
 
 
 if __name__ == "__main__":

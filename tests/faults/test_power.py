@@ -1,124 +1,174 @@
-"""Power cuts, failed syncs and full disks: nothing acknowledged is lost. The judge does not know the engine."""
+"""Power cuts at every boundary: nothing acknowledged is lost. The judge does not know the engine."""
 
 import asyncio
+import os
 import shutil
-import subprocess
 import tempfile
 import threading
-import time
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import apsw
 import pytest
 
 from headrace import embedded
-from headrace.core.errors import Fault, HeadraceError, PublishError
-from headrace.embedded import DiskFullError, EmbeddedOptions
-from headrace.streams.config import ConsumerConfig, PurgeOptions, StreamConfig, StreamMessage
-from headrace.streams.session import SessionOptions
-from tests.faults.court import Court
+from headrace.embedded import Durability
+from tests.faults.court import FILES, Court
 from tests.faults.disk import Surface, disk
+from tests.faults.script import CONFIG, SMALL, made, readable, script
 
-CONFIG = StreamConfig(name="S", subjects=["s.>"])
-FILES = ("streams.db", "streams.db-wal", "consumers.db", "consumers.db-wal")
-SMALL = EmbeddedOptions(reserve_bytes=0)
-
-
-async def made(path, options=SMALL):
-    """A store with its stream and consumer, closed."""
-    async with embedded.open(path, options=options) as streams:
-        stream = await streams.create_stream(CONFIG)
-        await stream.create_consumer(ConsumerConfig(durable="c"))
+RELAXED = replace(SMALL, durability=Durability.RELAXED, relaxed_window=0.02)
+MANNERS = ("lost", "kept", "torn", "entries")
 
 
-async def script(path, operations, acknowledged, options=SMALL):
-    """So many operations; `acknowledged` (sequence, body) is called when a receipt is there."""
-    async with embedded.open(path, options=options) as streams:
-        stream = await streams.stream("S")
-        session = (await stream.consumer("c")).session(SessionOptions())
-        for number in range(operations):
-            match number % 10:
-                case 3:
-                    await four_at_once(streams, number, acknowledged)
-                case 5:
-                    batch = [StreamMessage("s.keep", b"m%d-%d" % (number, n), msg_id=f"{number}-{n}") for n in range(3)]
-                    for message, result in zip(batch, await streams.publish_many(batch), strict=True):
-                        if not isinstance(result, PublishError):
-                            acknowledged(result.sequence, message.data)
-                case 7:
-                    for msg in await session.pull(4, 0):
-                        await msg.ack()
-                    await session.flush()
-                case 8:
-                    await streams.publish("s.junk", b"j")
-                    await stream.purge(PurgeOptions(subject="s.junk"))
-                case 9 if number % 50 == 49:
-                    await streams.sync()
-                case _:
-                    body = b"b%d" % number
-                    ack = await streams.publish("s.keep", body + bytes(700 * (number % 7)))
-                    acknowledged(ack.sequence, body + bytes(700 * (number % 7)))
-        await session.aclose()
+class Recorder:
+    """What went to the disk and what was acknowledged, in one order."""
+
+    def __init__(self):
+        self.log, self.lock = [], threading.Lock()
+
+    def __call__(self, *event):
+        with self.lock:
+            self.log.append(event)
+
+    def acknowledged(self, sequence, body):
+        self("ack", sequence, 0, body)
 
 
-async def four_at_once(streams, number, acknowledged):
-    async def one(body):
-        acknowledged((await streams.publish("s.keep", body)).sequence, body)
+def boundaries(log, every):
+    """(place, event, manner): all manners at a sync, a make or a delete; at each `every`-th of the rest one of them."""
+    for place, event in enumerate(log):
+        if event[0] in {"sync", "make", "delete", "rename"}:
+            yield from ((place, event, manner) for manner in MANNERS)
+        elif event[0] != "ack" and place % every == 0:
+            yield place, event, MANNERS[place // every % len(MANNERS)]
 
-    await asyncio.gather(*(one(b"g%d-%d" % (number, n)) for n in range(4)))
 
-
-def power_cuts(tmp_path, operations, *, every):
-    """Run the script on a recording disk, then cut the power at every `every`-th boundary in every manner."""
-    path, log, lock = tmp_path / "data", [], threading.Lock()
-    asyncio.run(made(path))
-    surface = Surface(path)
-
-    def on(*event):
-        with lock:
-            log.append(event)
-
-    with disk(on):
-        asyncio.run(script(path, operations, lambda sequence, body: on("ack", sequence, 0, body)))
-    shutil.rmtree(path)
-    acknowledged, points, wrong = {}, 0, []
-    folder = tempfile.mkdtemp(prefix="headrace-cut-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+@contextmanager
+def platter():
+    """A directory in memory, for stores that fell with the power."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-cut-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
-        with Court() as court:
-            for place, (kind, name, offset, data) in enumerate(log):
-                if kind == "ack":
-                    acknowledged[name] = data.decode()
-                    continue
-                manners = ("lost", "kept", "torn") if kind == "sync" else (("lost", "kept", "torn")[place % 3],)
-                for manner in manners if place % every == 0 or kind == "sync" else ():
-                    points += 1
-                    files = surface.fallen(manner, place)
-                    for file in FILES:
-                        Path(folder, file).unlink(missing_ok=True)
-                        Path(folder, f"{file}-shm").unlink(missing_ok=True)
-                        if file in files:
-                            Path(folder, file).write_bytes(files[file])
-                    for shm in Path(folder).glob("*-shm"):
-                        shm.unlink()
-                    if faults := court.judge(folder, acknowledged):
-                        wrong.append(f"cut before event {place} ({kind} {name} {offset}), {manner}: {faults[:3]}")
-                surface.apply(kind, name, offset, data)
+        yield folder
     finally:
         shutil.rmtree(folder)
-    print(f"\n{points} crash points, {len(log)} events, {len(acknowledged)} acknowledged, {len(wrong)} wrong")
-    assert acknowledged, "a run that acknowledged nothing proves nothing"
-    assert not wrong, "\n".join(wrong[:10])
-    return points
 
 
-def test_power_cut_every_boundary_small(tmp_path):
-    assert power_cuts(tmp_path, 40, every=3) > 100
+def lay(folder, files):
+    """The store as the power cut left it."""
+    for old in folder.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o600)
+
+
+class Cuts:
+    """Goes through a recording, and judges the store as it falls at each boundary."""
+
+    def __init__(self, surface, court, folder, *, relaxed):
+        self.surface, self.court, self.folder, self.relaxed = surface, court, folder, relaxed
+        self.acknowledged, self.unsynced, self.points, self.wrong = {}, set(), Counter(), []
+
+    def apply(self, event):
+        kind, name, _, data = event
+        if kind == "ack":
+            self.acknowledged[name] = data.decode()
+            self.unsynced.add(name)
+            return
+        if kind == "sync" and name == "streams.db-wal":
+            self.unsynced.clear()
+        self.surface.apply(*event)
+
+    def judge(self, place, event, manner):
+        self.points[manner] += 1
+        files = self.surface.fallen(manner, place)
+        lay(self.folder, {name: content for name, content in files.items() if name in FILES})
+        if faults := self.court.judge(self.folder, self.acknowledged, sorted(self.unsynced) if self.relaxed else None):
+            self.wrong.append(f"cut before event {place} {event[:3]}, {manner}: {faults[:3]}")
+
+    def reopen(self, place, manner):
+        """The engine opens what fell: positions are not ahead, and no sequence is given out twice."""
+        files = self.surface.fallen(manner, place)
+        lay(self.folder, {name: content for name, content in files.items() if name in FILES})
+        certain = {key: body for key, body in self.acknowledged.items() if not (self.relaxed and key in self.unsynced)}
+        fresh = asyncio.run(readable(self.folder, certain, RELAXED if self.relaxed else SMALL))
+        assert fresh > max(self.acknowledged, default=0), f"cut before event {place}: {fresh} was given out before"
+        if faults := self.court.judge(self.folder, certain):
+            self.wrong.append(f"reopened after a cut before event {place}, {manner}: {faults[:3]}")
+
+
+def power_cuts(tmp_path, operations, *, every, reopen_every, relaxed=False):
+    """Run the script on a recording disk, then cut the power at every `every`-th boundary in every manner."""
+    path, recorder = tmp_path / "data", Recorder()
+    asyncio.run(made(path))
+    surface = Surface(path)
+    with disk(recorder):
+        asyncio.run(script(path, operations, recorder.acknowledged, RELAXED if relaxed else SMALL))
+    shutil.rmtree(path)
+    done = reopened = 0
+    with Court() as court, platter() as folder:
+        cuts = Cuts(surface, court, folder, relaxed=relaxed)
+        for place, event, manner in boundaries(recorder.log, every):
+            for passed in recorder.log[done:place]:
+                cuts.apply(passed)
+            done = place
+            cuts.judge(place, event, manner)
+            if sum(cuts.points.values()) % reopen_every == 0:
+                reopened += 1
+                cuts.reopen(place, manner)
+    total = sum(cuts.points.values())
+    print(
+        f"\n{'RELAXED' if relaxed else 'FSYNC'}: {operations} operations, {len(recorder.log)} events, {total} crash "
+        f"points {dict(cuts.points)}, {reopened} opened again, {len(cuts.acknowledged)} acknowledged, "
+        f"{len(cuts.wrong)} wrong"
+    )
+    assert cuts.acknowledged, "a run that acknowledged nothing proves nothing"
+    assert min(cuts.points[manner] for manner in MANNERS) > 0
+    assert not cuts.wrong, "\n".join(cuts.wrong[:10])
+    return total
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+def test_power_cut_every_boundary_small(tmp_path, relaxed):
+    assert power_cuts(tmp_path, 40, every=5, reopen_every=25, relaxed=relaxed) > 100
 
 
 @pytest.mark.chaos
-def test_power_cut_every_boundary(tmp_path):
-    assert power_cuts(tmp_path, 500, every=1) >= 2_000
+@pytest.mark.parametrize("relaxed", [False, True])
+def test_power_cut_every_boundary(tmp_path, relaxed):
+    assert power_cuts(tmp_path, 500, every=1, reopen_every=20, relaxed=relaxed) >= 2_000
+
+
+def test_power_cut_while_a_store_is_made(tmp_path, monkeypatch):
+    """Whatever is left of a store that was never finished: it opens, or becomes one."""
+    path, recorder, rename = tmp_path / "data", Recorder(), os.rename
+
+    async def make(where):
+        async with embedded.open(where, options=SMALL) as streams:
+            await streams.create_stream(CONFIG)
+            await streams.publish("s.x", b"x")
+
+    def renamed(old, new, **folders):
+        if not folders:
+            recorder("rename", Path(old).name, 0, Path(new).name)
+        rename(old, new, **folders)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    with disk(recorder):
+        asyncio.run(make(path))
+    monkeypatch.undo()
+    surface, done, points = Surface(), 0, 0
+    with platter() as folder:
+        for place, _, manner in boundaries(recorder.log, 1):
+            for passed in recorder.log[done:place]:
+                surface.apply(*passed)
+            done, points = place, points + 1
+            lay(folder, surface.fallen(manner, place))
+            asyncio.run(make(folder))
+    print(f"\n{points} crash points while a store is made")
+    assert points > 50
 
 
 def test_the_judge_finds_planted_defects(tmp_path):
@@ -131,147 +181,9 @@ def test_the_judge_finds_planted_defects(tmp_path):
         assert court.judge_copy(tmp_path / "data", acknowledged | {9_999: "never"}) == ["lost: 9999 was acknowledged"]
         first = min(acknowledged)
         assert "changed" in court.judge_copy(tmp_path / "data", acknowledged | {first: "other"})[0]
+        assert court.judge(tmp_path / "data", acknowledged | {9_999: "never"}, [9_999]) == []
+        gap = next(each for each in range(1, max(acknowledged)) if each not in acknowledged)
+        assert "a hole" in court.judge(tmp_path / "data", acknowledged | {gap: "never"}, [gap])[0]
         file = tmp_path / "data" / "streams.db"
         file.write_bytes(file.read_bytes()[:8192] + bytes(4096) + file.read_bytes()[12288:])
         assert court.judge_copy(tmp_path / "data", acknowledged) != []
-
-
-class FailsOnce:
-    """A disk on which the `nth` call of `kind` to streams.db or its log fails, once."""
-
-    def __init__(self, kind, nth):
-        self.kind, self.nth, self.calls, self.lock = kind, nth, 0, threading.Lock()
-
-    def __call__(self, what, name, offset, data):
-        if what == self.kind and name.startswith("streams"):
-            with self.lock:
-                self.calls += 1
-                fails = self.calls == self.nth
-            if fails:
-                raise apsw.IOError("told to fail")
-
-    @property
-    def fired(self):
-        return self.calls >= self.nth
-
-
-async def publish_singly(path, operations, acknowledged):
-    """Publish one after the other; what fails says so in our own words and is left out."""
-    async with embedded.open(path, options=SMALL) as streams:
-        for number in range(operations):
-            body = f"b{number}"
-            try:
-                ack = await streams.publish("s.keep", body.encode(), msg_id=body)
-            except HeadraceError:
-                continue
-            acknowledged[ack.sequence] = body
-
-
-def failing(path, kind, nth, operations=30):
-    """Who was acknowledged on a disk that fails once, and whether it did."""
-    acknowledged, on = {}, FailsOnce(kind, nth)
-    with disk(on):
-        try:
-            asyncio.run(publish_singly(path, operations, acknowledged))
-        except HeadraceError as error:  # it may fail to open or to close, but only in our own words
-            print(f"{kind} {nth}: {type(error).__name__}: {error}")
-    return acknowledged, on.fired
-
-
-def every_nth(tmp_path, kind, most, least=5):
-    fired = 0
-    with Court() as court:
-        for nth in range(1, most + 1):
-            path = tmp_path / str(nth)
-            asyncio.run(made(path))
-            acknowledged, hit = failing(path, kind, nth)
-            if not hit:
-                break
-            fired += 1
-            assert court.judge(path, acknowledged) == [], f"{kind} {nth} failed, {len(acknowledged)} acknowledged"
-            asyncio.run(readable(path, acknowledged))
-            shutil.rmtree(path)
-    print(f"\n{fired} faults of {kind}")
-    assert fired >= least, f"only {fired} faults fired"
-
-
-async def readable(path, acknowledged):
-    """Opened again, everything acknowledged is there and publishing goes on."""
-    async with embedded.open(path, options=SMALL) as streams:
-        stored = {each.sequence: each.data.decode() for each in await (await streams.stream("S")).read(limit=1_000)}
-        assert acknowledged.items() <= stored.items()
-        await streams.publish("s.keep", b"again")
-
-
-def test_fsync_error_nth_small(tmp_path):
-    every_nth(tmp_path, "sync", 6)
-
-
-@pytest.mark.chaos
-def test_fsync_error_nth(tmp_path):
-    every_nth(tmp_path, "sync", 10_000)
-
-
-@pytest.mark.chaos
-def test_write_error_nth(tmp_path):
-    every_nth(tmp_path, "write", 10_000)
-
-
-@contextmanager
-def small_disk(path, megabytes):
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(path)],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
-def test_disk_full(tmp_path):
-    """Publishing fails clearly; reading, acknowledging and purging go on; then publishing goes on."""
-    with small_disk(tmp_path / "small", 12) as mount, Court() as court:
-        acknowledged = asyncio.run(fill_and_free(mount / "data"))
-        assert court.judge_copy(mount / "data", acknowledged) == []
-
-
-async def fill_and_free(path):
-    acknowledged = {}
-    async with embedded.open(path, options=EmbeddedOptions(reserve_bytes=2 * 1024 * 1024)) as streams:
-        stream = await streams.create_stream(CONFIG)
-        consumer = await stream.create_consumer(ConsumerConfig(durable="c"))
-        error = await fill(streams, acknowledged)
-        assert isinstance(error.__cause__, DiskFullError), f"the cause is {error.__cause__!r}"
-        assert error.fault is Fault.UNAVAILABLE, f"UNAVAILABLE expected, got {error.fault}"
-        assert len(await stream.read(limit=1_000)) == len(acknowledged)
-        got = list(await consumer.fetch(5, max_wait=1.0))
-        assert len(got) == 5
-        for msg in got:
-            await msg.double_ack()
-        assert await stream.purge(PurgeOptions(keep=2)) == len(acknowledged) - 2
-        kept = dict(list(acknowledged.items())[-2:])
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                ack = await streams.publish("s.after", b"after")
-            except PublishError:
-                assert time.monotonic() < deadline, "space is free, and publishing does not go on"
-                await asyncio.sleep(0.1)
-            else:
-                return kept | {ack.sequence: "after"}
-
-
-async def fill(streams, acknowledged):
-    for number in range(10_000):
-        body = (b"%d " % number).ljust(60_000, b"x")
-        try:
-            ack = await streams.publish("s.fill", body)
-        except PublishError as error:
-            return error
-        acknowledged[ack.sequence] = body.decode()
-    raise AssertionError("the disk is never full")

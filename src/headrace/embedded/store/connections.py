@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from headrace.embedded.options import Durability, EmbeddedOptions
 from headrace.embedded.store.checkpoints import rewrite
 from headrace.embedded.store.files import (
     CONSUMERS_FILE,
+    MAKING,
     STREAMS_FILE,
     Turnstile,
     create_file,
@@ -24,6 +25,7 @@ from headrace.embedded.store.files import (
     join,
     prepare,
     reserve,
+    sync_directory,
 )
 from headrace.embedded.store.marks import Marks, go_on_above
 from headrace.embedded.store.schema import APPLICATION_ID, CONSUMERS, FORMAT, STREAMS
@@ -201,36 +203,44 @@ class Connections:
         return connection
 
     def _make_files(self, directory: Path) -> None:
-        """Make what is missing. Positions are never reset silently: a lost consumers.db beside messages is an error."""
+        """Make what is missing. Nothing is ever reset silently: one file without the other is an error."""
         streams, consumers = directory / STREAMS_FILE, directory / CONSUMERS_FILE
-        fresh = not streams.exists() or streams.stat().st_size == 0
-        if not fresh:
-            if not consumers.exists():
-                raise StoreError(
-                    f"{consumers} is missing beside {streams}: the positions of all consumers are gone. "
-                    "The messages are intact; restore a backup, or restore --streams-only into a new directory"
-                )
+        if streams.exists() and consumers.exists():
             return
-        for path, schema in ((consumers, CONSUMERS), (streams, STREAMS)):
-            if not path.exists():
-                create_file(path)
-            self._make(path, schema)
+        if streams.exists():
+            raise StoreError(
+                f"{consumers} is missing beside {streams}: the positions of all consumers are gone. "
+                "The messages are intact; restore a backup, or restore --streams-only into a new directory"
+            )
+        if not consumers.exists():
+            self._make(consumers, CONSUMERS)
+        elif self._is_used(consumers):
+            raise StoreError(f"{streams} is missing beside {consumers}: the messages are gone; restore a backup")
+        self._make(streams, STREAMS)
+
+    def _is_used(self, consumers: Path) -> bool:
+        """Whether it has known consumers. One that has not was left by a death between the making of the two files."""
+        with closing(read_connection(consumers)) as connection:
+            check_format(connection, "main", str(consumers))
+            return connection.execute("SELECT 1 FROM consumer").fetchone() is not None
 
     def _make(self, path: Path, schema: str) -> None:
-        connection = apsw.Connection(str(path), flags=_WRITE)
-        try:
+        """Under another name until it is whole, so that a death leaves no half of a store."""
+        fresh = path.with_name(path.name + MAKING)
+        for left in path.parent.glob(f"{fresh.name}*"):
+            left.unlink()
+        create_file(fresh)
+        with closing(apsw.Connection(str(fresh), flags=_WRITE)) as connection:
             connection.execute("PRAGMA page_size=4096")
             connection.execute("PRAGMA journal_mode=WAL")
-            if connection.pragma("application_id") == APPLICATION_ID:
-                return  # made before a crash kept streams.db from being made
             with connection:
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version={FORMAT}")
                 connection.execute(schema)
                 if schema is STREAMS:
                     _write_meta(connection)
-        finally:
-            connection.close()
+        fresh.rename(path)
+        sync_directory(path.parent)
 
 
 def _write_meta(connection: apsw.Connection) -> None:

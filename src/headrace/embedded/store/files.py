@@ -16,6 +16,7 @@ from headrace.embedded.errors import NotAStoreError, StoreLockedError, StoreNotF
 __all__ = [
     "CONSUMERS_FILE",
     "LOCKS",
+    "MAKING",
     "RESERVE",
     "STREAMS_FILE",
     "Turnstile",
@@ -24,6 +25,7 @@ __all__ = [
     "join",
     "prepare",
     "reserve",
+    "sync_directory",
 ]
 
 STREAMS_FILE = "streams.db"
@@ -31,7 +33,9 @@ CONSUMERS_FILE = "consumers.db"
 RESERVE = "reserve"
 LOCKS = "locks"
 WAKE = "wake"
-_KNOWN = {STREAMS_FILE, CONSUMERS_FILE, RESERVE, LOCKS, WAKE, "lock"}
+MAKING = ".making"
+_KNOWN = {RESERVE, LOCKS, WAKE, "lock"}
+_OURS = (STREAMS_FILE, CONSUMERS_FILE)
 _REFUSED = {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "sshfs"}
 _REFUSED_FUSE = {"fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.cephfs", "fuse.s3fs", "fuse.rclone"}
 _WARNED = {"9p", "virtiofs"}
@@ -50,7 +54,7 @@ def prepare(path: str | os.PathLike[str], *, create: bool, read_only: bool) -> P
             raise StoreNotFoundError(f"there is no store at {given}")
         given.mkdir(mode=0o700, parents=True, exist_ok=True)
         given.chmod(0o700)
-        _sync_directory(given.resolve().parent)
+        sync_directory(given.resolve().parent)
     directory = given.resolve()
     if not directory.is_dir():
         raise NotAStoreError(f"{directory} is no directory")
@@ -60,7 +64,7 @@ def prepare(path: str | os.PathLike[str], *, create: bool, read_only: bool) -> P
     if STREAMS_FILE not in names:
         if not create or read_only:
             raise StoreNotFoundError(f"there is no store in {directory}")
-        if foreign := names - _KNOWN:
+        if foreign := {name for name in names - _KNOWN if not name.startswith(_OURS)}:
             raise NotAStoreError(f"{directory} is not empty and holds no store: {sorted(foreign)[:3]}")
     for name in names:
         _check(directory / name, directory=name in {LOCKS, WAKE})
@@ -116,10 +120,11 @@ def create_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """The names in it are on disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
