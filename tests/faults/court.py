@@ -25,8 +25,9 @@ class Court:
         self.process.wait()
         self.process.stdout.close()
 
-    def judge(self, directory, acknowledged, unsynced=None):
+    def judge(self, directory, acknowledged, unsynced=None, settled=()):
         case = {"directory": str(directory), "acknowledged": acknowledged, "unsynced": unsynced}
+        case["settled"] = list(settled)
         self.process.stdin.write(json.dumps(case) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())

@@ -1,6 +1,9 @@
 """Disks that fail: SQLite's files behind an apsw VFS that records, refuses or breaks what goes to them."""
 
 import random
+import shutil
+import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,6 +66,20 @@ def disk(on, *, reads=False):
         faulty.unregister()
 
 
+class Recorder:
+    """What went to the disk and what was acknowledged, in one order."""
+
+    def __init__(self):
+        self.log, self.lock = [], threading.Lock()
+
+    def __call__(self, *event):
+        with self.lock:
+            self.log.append(event)
+
+    def acknowledged(self, sequence, body):
+        self("ack", sequence, 0, body)
+
+
 class Surface:
     """What is on the platter: per file what was synced, and in order what was written since; and the directory's
     entries, which are on disk once a file made in it was synced (SQLite syncs the directory then).
@@ -85,6 +102,8 @@ class Surface:
             if name in self.made:
                 self.made.clear()
                 self.gone.clear()
+        elif kind == "failed":  # a sync; what it was to write counts as written for the kernel, and never is
+            self.loose.pop(name, None)
         elif kind == "make":
             self.made.add(name)
             self.loose.setdefault(name, [])
@@ -134,3 +153,22 @@ def change(content, kind, offset, data):
     elif data:
         content.extend(bytes(max(0, offset - len(content))))
         content[offset : offset + len(data)] = data
+
+
+@contextmanager
+def platter():
+    """A directory in memory, for stores that fell with the power."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-cut-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def lay(folder, files):
+    """The store as the power cut left it."""
+    for old in folder.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o600)

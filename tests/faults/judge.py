@@ -2,7 +2,8 @@
 
 ``python judge.py`` reads one JSON line per case, {"directory", "acknowledged": {sequence: body}}, and answers with one:
 a list of what is wrong. It runs where the engine does not run (any more): opening a WAL recovers it. "unsynced" (of a
-relaxed store): these sequences may be lost, if nothing behind the first lost one is left.
+relaxed store): these sequences may be lost, if nothing behind the first lost one is left. "settled": these are settled
+for good, consumer c must not have them to deliver.
 """
 
 import json
@@ -12,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 
-def judge(directory, acknowledged, unsynced=None):
+def judge(directory, acknowledged, unsynced=None, settled=()):
     """What is wrong with the store: damage, acknowledged messages lost or changed, consumers ahead of the stream."""
     wrong = []
     last = 0
@@ -35,6 +36,8 @@ def judge(directory, acknowledged, unsynced=None):
                 wrong.append(f"changed: {sequence} was {body!r} and is {found[:40]!r}")
         with closing(sqlite3.connect(Path(directory) / "consumers.db")) as consumers:
             wrong += integrity(consumers, "consumers.db")
+            if settled and (again := sorted(set(settled) - finished(consumers))):
+                wrong.append(f"to be delivered again: {again[:5]}")
             for name, delivered in consumers.execute("SELECT name, delivered_s FROM consumer"):
                 if delivered > last and unsynced is None:  # else it may have seen what was lost
                     wrong.append(f"consumer {name} is at {delivered}, the stream at {last}")
@@ -48,6 +51,17 @@ def lost(sequence, stored, unsynced):
         return [f"lost: {sequence} was acknowledged"]
     behind = max(stored, default=0)
     return [f"a hole: {sequence} is lost, {behind} is left"] if behind > sequence else []
+
+
+def finished(consumers):
+    """What consumer c has delivered and not open."""
+    ((number, delivered),) = consumers.execute("SELECT id, delivered_s FROM consumer WHERE name = 'c'")
+    waiting = {sequence for (sequence,) in consumers.execute("SELECT seq FROM pending WHERE consumer = ?", (number,))}
+    leases = consumers.execute("SELECT lo, hi, acked FROM lease WHERE consumer = ? AND seqs IS NULL", (number,))
+    for low, high, acked in leases.fetchall():
+        marks = acked or bytes(high - low + 1)
+        waiting |= {low + place for place, mark in enumerate(marks) if not mark}
+    return set(range(1, delivered + 1)) - waiting
 
 
 def integrity(connection, name):

@@ -3,10 +3,7 @@
 import asyncio
 import os
 import shutil
-import tempfile
-import threading
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,25 +12,11 @@ import pytest
 from headrace import embedded
 from headrace.embedded import Durability
 from tests.faults.court import FILES, Court
-from tests.faults.disk import Surface, disk
+from tests.faults.disk import Recorder, Surface, disk, lay, platter
 from tests.faults.script import CONFIG, SMALL, made, readable, script
 
 RELAXED = replace(SMALL, durability=Durability.RELAXED, relaxed_window=0.02)
 MANNERS = ("lost", "kept", "torn", "entries")
-
-
-class Recorder:
-    """What went to the disk and what was acknowledged, in one order."""
-
-    def __init__(self):
-        self.log, self.lock = [], threading.Lock()
-
-    def __call__(self, *event):
-        with self.lock:
-            self.log.append(event)
-
-    def acknowledged(self, sequence, body):
-        self("ack", sequence, 0, body)
 
 
 def boundaries(log, every):
@@ -43,25 +26,6 @@ def boundaries(log, every):
             yield from ((place, event, manner) for manner in MANNERS)
         elif event[0] != "ack" and place % every == 0:
             yield place, event, MANNERS[place // every % len(MANNERS)]
-
-
-@contextmanager
-def platter():
-    """A directory in memory, for stores that fell with the power."""
-    folder = Path(tempfile.mkdtemp(prefix="headrace-cut-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def lay(folder, files):
-    """The store as the power cut left it."""
-    for old in folder.iterdir():
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-        (folder / name).chmod(0o600)
 
 
 class Cuts:

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import apsw
 
 from headrace.core.errors import HeadraceError
 from headrace.embedded import advisories
+from headrace.embedded.errors import SyncFailedError
 from headrace.embedded.options import Durability
 from headrace.embedded.store.checkpoints import checkpoint, sync_log, unused_bytes
 from headrace.embedded.store.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
@@ -94,29 +94,37 @@ class Maintenance:
         if path is not None:
             if _free(path) < self.store.options.reserve_bytes:
                 self.disk_full()
-            with suppress(HeadraceError, RuntimeError):
+            try:
                 await self.store.offload(lambda: checkpoint(path))
+            except SyncFailedError as error:
+                await self._distrust(error)
+            except (HeadraceError, RuntimeError):
+                pass  # blocked, or closing: the next one does it
 
     def _run_sync(self) -> None:
         self._sync = None
         self.spawn(self._sync_in_time())
 
     async def _sync_in_time(self) -> None:
-        """A sync that fails is not believed when it is repeated: the writer closes, reopens and rewrites the file."""
-        try:
+        with suppress(HeadraceError):
             await self.sync()
-        except HeadraceError as error:
-            with suppress(HeadraceError):
-                await self.store.streams.call(partial(_fail, str(error)))
 
     async def sync(self) -> None:
-        """What was committed is on disk."""
+        """What was committed is on disk. A sync that fails is not believed when it is repeated."""
         path = self.store.path
         if path is not None:
             started = self.store.clock.monotonic()
-            await self.store.offload(lambda: sync_logs(path))
+            try:
+                await self.store.offload(lambda: sync_logs(path))
+            except HeadraceError as error:
+                await self._distrust(error)
+                raise
             if self.relaxed:
                 self.store.syncs.add(self.store.clock.monotonic() - started)
+
+    async def _distrust(self, error: HeadraceError) -> None:
+        for thread in (self.store.streams, self.store.consumers):
+            await thread.distrust(error)
 
     def disk_full(self) -> None:
         """The disk is full: give the reserve back, so that what deletes can work; look for space every second."""
@@ -189,10 +197,6 @@ def sweep(connection: apsw.Connection, now: int) -> int | None:
         if first is not None and (following is None or first < following):
             following = int(first)
     return following
-
-
-def _fail(reason: str, _: apsw.Connection) -> None:
-    raise apsw.IOError(reason)
 
 
 def sync_logs(path: Path) -> None:

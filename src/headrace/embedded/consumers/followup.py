@@ -55,6 +55,7 @@ class Syncer:
         self._path = store.path if store.options.durability is Durability.FSYNC else None
         self._waiting: list[asyncio.Future[None]] = []
         self._running = False
+        self._mending: asyncio.Task[None] | None = None
 
     def resolve(self, waiters: list[asyncio.Future[None]]) -> None:
         """Resolve them after a sync that began after their commit; all that wait at once share one."""
@@ -73,8 +74,21 @@ class Syncer:
 
     def ended(self, waiters: list[asyncio.Future[None]], error: BaseException | None) -> None:
         """A sync is over."""
-        self._running = False
         _resolve(waiters, error)
+        if error is None:
+            self._next()
+        else:
+            self._mending = self._store.loop.create_task(self._mend(error))
+
+    async def _mend(self, error: BaseException) -> None:
+        """Nobody is told that something is certain before the file was rewritten."""
+        if not await self._store.consumers.distrust(error):
+            waiters, self._waiting = self._waiting, []
+            _resolve(waiters, error)
+        self._next()
+
+    def _next(self) -> None:
+        self._running = False
         if self._waiting:
             self._begin()
 

@@ -8,12 +8,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import apsw
 
 from headrace.core.clock import Clock
-from headrace.core.errors import ClosedError
+from headrace.core.errors import ClosedError, HeadraceError
 from headrace.embedded.errors import StoreLockedError, SyncFailedError, translated
 from headrace.embedded.store.durations import Durations
 
@@ -178,6 +179,15 @@ class DatabaseThread:
         future: asyncio.Future[Any] = self._loop.create_future()
         self.submit(Call(function, future))
         return cast("T", await future)
+
+    async def distrust(self, error: BaseException) -> bool:
+        """A sync of its file failed elsewhere: what that was to write may never be on disk, and hides all behind it.
+
+        So the file is reopened and rewritten before the next commit. Whether that is done already.
+        """
+        with suppress(HeadraceError):
+            await self.call(partial(_fail, str(error)))
+        return self.broken is None
 
     def hurry(self) -> None:
         """The store is being closed: all that still comes waits at most ``patience`` in all."""
@@ -383,3 +393,7 @@ class DatabaseThread:
                 timer.cancel()
         self._clock.end()
         self._closed.set_result(None)
+
+
+def _fail(reason: str, _: apsw.Connection) -> None:
+    raise apsw.IOError(reason)
