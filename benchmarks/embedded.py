@@ -2,80 +2,22 @@
 
 import argparse
 import asyncio
-import gc
-import os
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks import peers
-from headrace import embedded
+from benchmarks import peers, processes
+from benchmarks.tools import BODY, Meter, Table, fill, loop_cost, raw_rate, resident, streams_in, take
 from headrace.connect import connect
 from headrace.core.delivery import Delivery
 from headrace.core.message import Message
 from headrace.flow.worker import Worker
-from headrace.streams.config import ConsumerConfig, StreamConfig, StreamMessage
+from headrace.streams.config import ConsumerConfig, StreamMessage
 from headrace.streams.session import SessionOptions
 
-BODY = b"x" * 100
 TASKS = 100
 NOISY = 0.25
-
-
-class Meter:
-    """Wall and CPU seconds of a block."""
-
-    def __enter__(self):
-        gc.collect()
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-        return self
-
-    def __exit__(self, *_):
-        self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-
-
-class Table:
-    """Rows as they come: name, messages per second, CPU µs per message, and what the specification asks for."""
-
-    def __init__(self):
-        print(f"{'benchmark':<34}{'messages/s':>12}{'CPU µs':>9}   remark")
-
-    def row(self, name, count, meter, remark=""):
-        rate = count / meter.wall
-        print(f"{name:<34}{rate:>12,.0f}{meter.cpu / count * 1e6:>9.2f}   {remark}", flush=True)
-        return rate
-
-    def peer(self, name, rate, remark=""):
-        print(f"{name:<34}{rate:>12,.0f}{'':>9}   {remark}", flush=True)
-
-
-def raw_rate(folder, count=300):
-    """Appends of 128 bytes, each with fdatasync, to a growing file in the same directory, per second."""
-    path = Path(folder) / "raw"
-    sync = getattr(os, "fdatasync", os.fsync)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        start = time.perf_counter()
-        for _ in range(count):
-            os.write(descriptor, bytes(128))
-            sync(descriptor)
-        return count / (time.perf_counter() - start)
-    finally:
-        os.close(descriptor)
-        path.unlink()
-
-
-@asynccontextmanager
-async def streams_in(folder, name, **options):
-    async with embedded.open(Path(folder) / name) as streams:
-        await streams.create_or_update_stream(StreamConfig(name="S", subjects=["s.>"], **options))
-        yield streams
 
 
 async def publish_awaiting(table, folder, count, tasks, name, *, ids=False):
@@ -94,7 +36,7 @@ async def publish_awaiting(table, folder, count, tasks, name, *, ids=False):
 
 
 async def publish_batches(table, folder, count):
-    """By thousands: through the Broker with ids and headers, and natively without."""
+    """By thousands: through the Broker with ids and headers, natively with ids only, and without."""
     async with connect(str(Path(folder) / "batch")) as broker:
         await broker.declare("orders")
         batches = [
@@ -104,12 +46,22 @@ async def publish_batches(table, folder, count):
             for batch in batches:
                 await broker.publish_batch(batch)
         table.row("publish_batch_1000", count, meter, "wanted >= 150,000/s")
-    async with streams_in(folder, "many") as streams:
-        batch = [StreamMessage("s.a", BODY) for _ in range(1_000)]
-        with Meter() as meter:
-            for _ in range(count // 1_000):
-                await streams.publish_many(batch)
-        table.row("publish_many", count, meter, "without ids; wanted >= 300,000/s")
+    rates = {}
+    for name in ("publish_many", "dedup_ids, publish_many"):
+        async with streams_in(folder, name) as streams:
+            starts = range(0, count, 1_000)
+            batches = [[message_of(first + n if "ids" in name else None) for n in range(1_000)] for first in starts]
+            with Meter() as meter:
+                for batch in batches:
+                    await streams.publish_many(batch)
+            remark = "without ids; wanted >= 300,000/s" if "ids" not in name else ""
+            rates[name] = table.row(name, count, meter, remark)
+    plain, ids = rates.values()
+    print(f"{'':<34}dedup_ids / publish_many: {ids / plain:.2f} (wanted >= 0.6)")
+
+
+def message_of(number):
+    return StreamMessage("s.a", BODY, msg_id=None if number is None else f"{number:032x}")
 
 
 async def consume_worker(table, folder, count):
@@ -147,21 +99,6 @@ async def pull_and_ack(table, folder, count):
         table.row("pull + ack", count, meter, "wanted >= 300,000/s")
 
 
-async def fill(streams, count, subject="s.a"):
-    batch = [StreamMessage(subject, BODY) for _ in range(1_000)]
-    for _ in range(count // 1_000):
-        await streams.publish_many(batch)
-
-
-async def take(session, count):
-    while count > 0:
-        got = await session.pull(min(1_000, count), 1.0)
-        for msg in got:
-            await msg.ack()
-        count -= len(got)
-    await session.flush()
-
-
 async def backlog_independence(table, folder, sizes):
     """The cost of one more message, whatever is stored: publish, claim and ack, last for a subject."""
     costs = {}
@@ -190,31 +127,28 @@ async def backlog_independence(table, folder, sizes):
               f"{ratio:.2f}x (wanted <= 1.25)")  # fmt: skip
 
 
-CRASH = """
-import asyncio, os, signal, sys
-from headrace import embedded
-from headrace.streams.config import StreamConfig, StreamMessage
-async def main():
-    async with embedded.open(sys.argv[1]) as streams:
-        await streams.create_stream(StreamConfig(name="S", subjects=["s.>"]))
-        batch = [StreamMessage("s.a", b"x" * 100) for _ in range(1_000)]
-        for _ in range(int(sys.argv[2]) // 1_000):
-            await streams.publish_many(batch)
-        os.kill(os.getpid(), signal.SIGKILL)
-asyncio.run(main())
-"""
-
-
-async def open_after_crash(folder, count):
-    """How long the first open takes after a kill with a log full of messages."""
-    path = Path(folder) / "crash"
-    done = subprocess.run([sys.executable, "-c", CRASH, str(path), str(count)], check=False)
-    assert done.returncode == -signal.SIGKILL, f"ended with {done.returncode}"
-    start = time.perf_counter()
-    async with embedded.open(path) as streams:
-        took = time.perf_counter() - start
-        messages = (await (await streams.stream("S")).info()).state.messages
-    print(f"open_after_crash: {took * 1e3:.0f} ms with {messages:,} messages (wanted < 1,000 ms)")
+async def sparse_filter(folder, sizes):
+    """Ten matching messages among few and among many, in ten thousand subjects."""
+    costs = []
+    for size in sizes:
+        async with streams_in(folder, f"sparse{size}") as streams:
+            for first in range(0, size, 1_000):
+                many = [StreamMessage(f"s.{(first + n) % 10_000}", BODY) for n in range(1_000)]
+                await streams.publish_many(many)
+            for _ in range(10):
+                await streams.publish("s.wanted", BODY)
+            stream = await streams.stream("S")
+            best = float("inf")
+            for turn in range(5):
+                wanted = ConsumerConfig(durable=f"c{turn}", filter_subject="s.wanted")
+                session = (await stream.create_consumer(wanted)).session(SessionOptions())
+                with Meter() as meter:
+                    await take(session, 10)
+                best = min(best, meter.cpu)
+                await session.aclose()
+            costs.append(best)
+    found = [f"{cost * 1e3:.2f} ms for 10 of {size:,}" for cost, size in zip(costs, sizes, strict=True)]
+    print(f"sparse_filter: {', '.join(found)}: {costs[1] / costs[0]:.2f}x (wanted <= 3)")
 
 
 async def memory_slope(folder, count):
@@ -230,11 +164,6 @@ async def memory_slope(folder, count):
         await session.aclose()
     slope = (statistics.mean(seen[-3:]) - statistics.mean(seen[2:5])) / (count * 0.5) * 1e6
     print(f"memory: {seen[0]:.0f} to {seen[-1]:.0f} MiB over {count:,} messages, {slope:+.2f} MiB per million")
-
-
-def resident():
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 async def nats(table, folder, count, rates):
@@ -253,6 +182,7 @@ async def nats(table, folder, count, rates):
 
 async def everything(folder, *, small):
     scale = 10 if small else 1
+    print(f"this machine now: {loop_cost():.3f} µs for one round of a plain loop")
     before, table, rates = raw_rate(folder), Table(), {}
     rates["publish"] = await publish_awaiting(table, folder, 100_000 // scale, TASKS, "publish_100_awaiting")
     one = await publish_awaiting(table, folder, 2_000 // scale, 1, "publish_one_awaiting")
@@ -269,8 +199,12 @@ async def everything(folder, *, small):
         )
         table.peer(f"  {name}, get and ack", get, f"headrace: {rates['consume'] / get:.1f}x")
     await backlog_independence(table, folder, (10_000, 1_000_000 // scale))
-    await open_after_crash(folder, 1_000_000 // scale)
+    await sparse_filter(folder, (10_000, 1_000_000 // scale))
+    await processes.publish_while_consuming(folder, 100_000 // scale)
+    await processes.wake_up(folder, 500 // scale)
+    await processes.open_after_crash(folder, 1_000_000 // scale)
     await memory_slope(folder, 1_000_000 // scale)
+    print(f"this machine now: {loop_cost():.3f} µs for one round of a plain loop")
     after = raw_rate(folder)
     apart = abs(after - before) / before
     print(

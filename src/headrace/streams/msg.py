@@ -75,25 +75,21 @@ class MsgOwner(Protocol):
         ...
 
 
-class Msg:
+class Msg(msgspec.Struct, eq=False):
     """One delivered message: settle it once with `ack`, `double_ack`, `nak` or `term`.
 
     An engine makes it from what it has; ``headers``, ``metadata`` and ``reply`` are built on first use. The session
-    records the outcome and sends it in batches; only `double_ack` waits.
+    records the outcome and sends it in batches; only `double_ack` waits. ``block``: the header block as stored
+    (``Name: value`` CRLF lines). ``token``: the session's own, what it needs to settle and describe this delivery.
     """
 
-    __slots__ = ("_headers", "_session", "block", "data", "outcome", "subject", "token")
-
-    def __init__(self, session: MsgOwner, subject: str, data: bytes, block: bytes, token: Any) -> None:
-        self._session = session
-        self._headers: Headers | None = None
-        self.subject = subject
-        self.data = data
-        self.block = block
-        """The header block as stored: ``Name: value`` CRLF lines, without the version line."""
-        self.token = token
-        """The session's own: what it needs to settle and describe this delivery."""
-        self.outcome: Outcome | None = None
+    _session: MsgOwner
+    subject: str
+    data: bytes
+    block: bytes
+    token: Any
+    outcome: Outcome | None = None
+    _headers: Headers | None = None
 
     @property
     def headers(self) -> Headers:

@@ -84,7 +84,8 @@ class StreamSubscription:
     def start(self, delivery: Delivery) -> bool:
         """False once the lease is over unextended, or the subscription closed: it is forgotten then."""
         msg: Msg = delivery.token
-        if self._closed or not self._session_of(msg).alive(msg):
+        session = self._session_of(msg) if self._owners else self._session
+        if self._closed or not session.alive(msg):
             self._forget(msg)
             self._lost.add(msg)
             return False
@@ -95,9 +96,12 @@ class StreamSubscription:
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Record the outcome; a late one is sent too (accepted while the message is pending) and counted."""
         msg: Msg = delivery.token
-        # Asked first: forgetting drops the owner of a message from before a remake.
-        session = self._session_of(msg)
-        self._forget(msg)
+        if self._owners or self._room is not None or self._held.pop(msg, None) is None:
+            # Asked first: forgetting drops the owner of a message from before a remake.
+            session = self._session_of(msg)
+            self._forget(msg)
+        else:
+            session = self._session
         msg.outcome = outcome
         session.settle(msg, outcome)
 
