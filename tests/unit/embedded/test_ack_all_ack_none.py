@@ -44,3 +44,32 @@ async def test_ack_none():
         await asyncio.sleep(60)
         assert seqs(await pull(session)) == [3]
         assert session.held == 0
+
+
+@virtual_time
+async def test_ack_none_counts_its_deliveries_over_gaps():
+    async with stream_of() as (streams, stream):
+        for subject in ("s.a", "s.b", "s.b", "s.a"):
+            await streams.publish(subject, b"")
+        _, session = await reader(stream, ack_policy=AckPolicy.NONE, filter_subject="s.a")
+        messages = await pull(session)
+        assert [(each.metadata.sequence.stream, each.metadata.sequence.consumer) for each in messages] == [
+            (1, 1),
+            (4, 2),
+        ]
+
+
+@virtual_time
+async def test_ack_all_floor_is_what_was_acknowledged():
+    async with stream_of() as (streams, stream):
+        for subject in ("s.a", "s.b", "s.a"):
+            await streams.publish(subject, b"")
+        consumer, session = await reader(stream, ack_policy=AckPolicy.ALL, filter_subject="s.a")
+        (first,) = await pull(session, 1)
+        await first.nak()
+        again, last = await pull(session)
+        assert (await state(consumer))[:2] == ((3, 3), (0, 0))
+        await again.ack()
+        assert (await state(consumer))[1] == (2, 1)
+        await last.ack()
+        assert (await state(consumer))[1] == (3, 3)

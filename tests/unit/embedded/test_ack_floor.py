@@ -1,5 +1,7 @@
 """The floor is a pair, and moves over settled messages (3.6.6, 3.6.7)."""
 
+import asyncio
+
 from headrace.streams.config import PurgeOptions
 from headrace.testing.virtual import virtual_time
 from tests.unit.embedded.reading import pull, reader, seqs, state, stream_of
@@ -80,3 +82,31 @@ async def test_survives_reopening(tmp_path):
         consumer, session = await reader(stream)
         assert await state(consumer) == before == ((3, 3), (1, 1), 1, 0, 1)
         assert seqs(await pull(session)) == [4]
+
+
+@virtual_time
+async def test_exhausted_messages_hold_the_floor_only_in_front_of_them():
+    async with stream_of(5) as (_, stream):
+        consumer, session = await reader(stream, max_deliver=1, ack_wait=10)
+        one, two, three = await pull(session, 3)
+        await two.nak()
+        assert seqs(await pull(session, 1)) == [4]
+        await one.ack()
+        assert (await state(consumer))[1:3] == ((2, 2), 2), "over the exhausted one, to what is pending"
+        two.outcome = None  # another view of the same delivery
+        await two.ack()
+        assert (await state(consumer))[1:3] == ((2, 2), 2)
+        await three.ack()
+        assert (await state(consumer))[1:3] == ((3, 3), 1)
+
+
+@virtual_time
+async def test_late_outcomes_of_exhausted_messages_move_nothing():
+    async with stream_of(2) as (_, stream):
+        consumer, session = await reader(stream, max_deliver=1, ack_wait=10)
+        one, two = await pull(session)
+        await asyncio.sleep(11)
+        assert await pull(session) == []
+        await one.nak()
+        await two.ack()
+        assert (await state(consumer))[:3] == ((2, 2), (0, 0), 0)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from headrace.core.errors import UnsupportedError
-from headrace.streams.config import ConsumerConfig, DeliverPolicy, ReplayPolicy
+from headrace.streams.config import ConsumerConfig, DeliverPolicy, PurgeOptions, ReplayPolicy
 from headrace.streams.errors import ConsumerConfigError
 from headrace.streams.msg import time_of_ns
 from headrace.testing.virtual import virtual_time
@@ -71,8 +71,7 @@ async def test_last_per_subject_is_frozen():
         await streams.publish("s.b", b"")
         assert seqs(await pull(session, 2)) == [2, 3]
         assert (await consumer.info()).num_pending == 2
-        assert seqs(await pull(session)) == [4]
-        assert seqs(await pull(session)) == [5]
+        assert seqs(await pull(session)) == [4, 5]
         with pytest.raises(ConsumerConfigError) as refused:
             await reader(stream, durable="d", deliver_policy=DeliverPolicy.LAST_PER_SUBJECT)
         assert refused.value.err_code == 10094
@@ -102,3 +101,34 @@ async def test_what_is_not_built_is_said():
         for config in ({"replay_policy": ReplayPolicy.ORIGINAL}, {"max_request_batch": 5}, {"replicas": 3}):
             with pytest.raises(UnsupportedError):
                 await stream.create_consumer(ConsumerConfig(durable="x", **config))
+
+
+@virtual_time
+async def test_last_per_subject_counts_what_it_chose():
+    async with stream_of() as (streams, stream):
+        for subject in ("s.a", "s.b", "s.c", "s.b"):
+            await streams.publish(subject, b"")
+        lasts = {"deliver_policy": DeliverPolicy.LAST_PER_SUBJECT, "filter_subject": "s.>"}
+        consumer, session = await reader(stream, **lasts)
+        (first,) = await pull(session, 1)
+        assert (first.metadata.sequence.stream, first.metadata.num_pending) == (1, 2)
+        await stream.delete_msg(3)
+        await stream.delete_msg(4)
+        assert (await state(consumer))[4] == 0
+        assert await pull(session) == []
+        assert (await state(consumer))[4] == 0, "passed over by the snapshot, so not before the consumer any more"
+        await streams.publish("s.a", b"")
+        assert (await state(consumer))[4] == 1
+        (new,) = await pull(session)
+        assert (new.metadata.sequence.stream, new.metadata.num_pending) == (5, 0)
+
+
+@virtual_time
+async def test_nothing_matches_yet():
+    async with stream_of(5) as (streams, stream):
+        for policy, begins in ((DeliverPolicy.LAST, 0), (DeliverPolicy.LAST_PER_SUBJECT, 5)):
+            consumer, session = await reader(stream, durable=policy.value, deliver_policy=policy, filter_subject="s.b")
+            assert (await state(consumer))[:2] == ((0, begins), (0, begins)), policy
+            await streams.publish("s.b", b"")
+            assert len(await pull(session)) == 1
+            await stream.purge(PurgeOptions(subject="s.b"))

@@ -123,3 +123,19 @@ async def test_prefetch_is_bounded_and_expires():
         await asyncio.sleep(6)
         assert seqs(await pull(session, 4)) == [1, 2, 3, 4]
         assert session.expired_in_buffer == 3
+
+
+@virtual_time
+async def test_max_bytes_cuts_redeliveries_too():
+    async with stream_of() as (streams, stream):
+        for _ in range(6):
+            await streams.publish("s.a", bytes(100))
+        _, session = await reader(stream)
+        first, second, _ = await pull(session, 3)
+        await first.nak()
+        await second.nak()
+        (again,) = await pull(session, 10, max_bytes=200)
+        assert (again.metadata.sequence.stream, again.metadata.num_pending, session.held) == (1, 3, 2)
+        await again.ack()
+        await session.flush()
+        assert (session.held, seqs(await pull(session, 1))) == (1, [2])

@@ -65,3 +65,14 @@ async def test_exhausted_ones_stay():
         message.outcome = None
         await message.ack()
         assert (await stream.info()).state.messages == 0
+
+
+@virtual_time
+async def test_other_filters_release_what_nobody_wants_any_more():
+    async with stream_of(retention=INTEREST) as (streams, stream):
+        _, session = await reader(stream)
+        await fill(streams, 2)
+        await pull(session, 1)
+        await fill(streams, 1, "s.b")
+        await stream.update_consumer(ConsumerConfig(durable="c", filter_subject="s.b"))
+        assert await left(stream) == [1, 3], "1 is in somebody's hands, 2 is nobody's"

@@ -74,3 +74,13 @@ async def test_other_filters_never_lose_what_was_passed_over(tmp_path):
         await stream.update_consumer(ConsumerConfig(durable="c", filter_subject="s.a"))
     async with embedded.open(tmp_path / "d") as streams:
         assert [message.sequence for message in await (await streams.stream("S")).read()] == [1]
+
+
+@virtual_time
+async def test_a_filter_beside_a_consumer_of_all_overlaps():
+    async with stream_of(retention=WORKQUEUE) as (_, stream):
+        await stream.create_consumer(ConsumerConfig(durable="a"))
+        for filters, code in (((), 10099), (("s.b",), 10100)):
+            with pytest.raises(ConsumerConfigError) as refused:
+                await stream.create_consumer(ConsumerConfig(durable="b", filter_subjects=filters))
+            assert refused.value.err_code == code

@@ -10,7 +10,7 @@ from headrace.embedded.consumers.leases import SETTLED, Payload
 from headrace.embedded.consumers.rows import EXHAUSTED, ConsumerRow, Leased, Settings, leases_of
 from headrace.embedded.store.sql import every, one
 
-__all__ = ["Settler", "settle_floor"]
+__all__ = ["Settler", "lowest_pending", "settle_floor"]
 
 _QUEUE_AGAIN = (
     "UPDATE pending SET due = ?, queue = ?, owner = NULL WHERE consumer = ? AND seq = ? AND due > ? "
@@ -19,7 +19,7 @@ _QUEUE_AGAIN = (
 _EXTEND = (
     f"UPDATE pending SET due = ? WHERE consumer = ? AND seq = ? AND owner = ? AND queue IS NULL AND due < {EXHAUSTED}"
 )
-_LEASE = "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ? AND lo = ?"
+_LEASES = "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ?"
 
 
 class Settler:
@@ -37,6 +37,7 @@ class Settler:
 
     def apply(self, payload: Payload, now: int) -> None:
         """Write it. What is no longer leased or pending is left alone: a late outcome without effect."""
+        before = None if self._settings.ack_all else lowest_pending(self._connection, self._row.id)
         self._keep(payload)
         moves: dict[int, list[tuple[int, int, int, int | None, int | None]]] = {}
         for move in payload.moved:
@@ -48,8 +49,8 @@ class Settler:
             self._settle(payload.settled)
         if payload.upto is not None and payload.upto[0] > self._row.floor_s:
             self._all_upto(*payload.upto)
-        if payload.leases or payload.settled or payload.upto:
-            settle_floor(self._connection, self._row)
+        if not self._settings.ack_all:
+            settle_floor(self._connection, self._row, before)
 
     def _keep(self, payload: Payload) -> None:
         consumer, member = self._row.id, self._member
@@ -80,7 +81,7 @@ class Settler:
             connection.execute("DELETE FROM lease WHERE consumer = ? AND lo = ?", key)
             if connection.changes():
                 return
-        found = one(connection, _LEASE, key)
+        found = one(connection, f"{_LEASES} AND lo = ?", key)
         if found is None:
             self._late_lease(lo, acked, sequences, moves, now)
             return
@@ -168,29 +169,32 @@ class Settler:
         row.floor_c, row.floor_s = max(row.floor_c, consumer_sequence), sequence
 
 
-def settle_floor(connection: apsw.Connection, row: ConsumerRow) -> None:
-    """Move the floor over what is settled: to the delivered pair, or in front of the lowest unsettled message.
-
-    It carries the consumer sequence of that message's first delivery, and stands still until a message at it went.
-    """
+def lowest_pending(connection: apsw.Connection, consumer_id: int) -> tuple[int, int] | None:
+    """The lowest message that is delivered and not settled, exhausted ones left out: sequence, its first delivery."""
     lowest: tuple[int, int] | None = None
-    found = one(
-        connection,
-        "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ? ORDER BY lo LIMIT 1",
-        (row.id,),
-    )
-    if found is not None:
-        lease = Leased(*found)
-        for place, sequence in lease.unsettled():
-            lowest = (sequence, lease.first_c + place)
+    lease = one(connection, f"{_LEASES} ORDER BY lo LIMIT 1", (consumer_id,))
+    if lease is not None:
+        leased = Leased(*lease)
+        for place, sequence in leased.unsettled():
+            lowest = (sequence, leased.first_c + place)
             break
-    if lowest is None:
-        waiting = one(connection, f"SELECT 1 FROM pending WHERE consumer = ? AND due < {EXHAUSTED} LIMIT 1", (row.id,))
-        if waiting is None:
+    single: tuple[int, int] | None = one(
+        connection,
+        f"SELECT seq, first_c FROM pending WHERE consumer = ? AND due < {EXHAUSTED} ORDER BY seq LIMIT 1",
+        (consumer_id,),
+    )
+    return single if lowest is None or (single is not None and single < lowest) else lowest
+
+
+def settle_floor(connection: apsw.Connection, row: ConsumerRow, before: tuple[int, int] | None) -> None:
+    """Move the floor over what is settled: to the delivered pair, or in front of the lowest pending message.
+
+    `before` was the lowest one. As on a server the floor moves only when the message right above it went, so it waits
+    behind an exhausted one until nothing is pending.
+    """
+    now = lowest_pending(connection, row.id)
+    if now is None:
+        if before is not None:
             row.floor_c, row.floor_s = row.delivered_c, row.delivered_s
-            return
-    single = one(connection, "SELECT seq, first_c FROM pending WHERE consumer = ? ORDER BY seq LIMIT 1", (row.id,))
-    if single is not None and (lowest is None or single[0] < lowest[0]):
-        lowest = single
-    if lowest is not None and lowest[1] - 1 > row.floor_c:
-        row.floor_c, row.floor_s = lowest[1] - 1, lowest[0] - 1
+    elif before is not None and before[1] == row.floor_c + 1 and now != before:
+        row.floor_c, row.floor_s = now[1] - 1, now[0] - 1

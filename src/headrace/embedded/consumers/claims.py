@@ -75,6 +75,7 @@ class Claimer:
         self._check = check
         self._table = f"msg_{row.stream}"
         self._body = "length(data)" if self.settings.headers_only else "data"
+        self._chosen: Sequence[int] = row.chosen
         self._before = (row.delivered_c, row.scanned, row.floor_c)
 
     def serve(self, requests: Sequence[Request]) -> None:
@@ -132,7 +133,7 @@ class Claimer:
 
     def _redeliver(self, request: Request, claim: Claim, found: list[Msg], room: int | None) -> int | None:
         connection, settings, row = self._connection, self.settings, self.row
-        while len(found) < request.limit:
+        while len(found) < request.limit and (room is None or room >= 0):
             rows = every(
                 connection,
                 "SELECT seq, first_c, deliveries FROM pending WHERE consumer = ? AND due <= ? "
@@ -153,7 +154,7 @@ class Claimer:
                     room -= self._size(stored, deliveries + 1)
                     if room < 0:
                         self._refuse_if_first(request, found)
-                        return room
+                        break
                 row.delivered_c += 1
                 claim.loose[sequence] = (deliveries + 1, first_c, row.delivered_c)
                 due = self._now + settings.wait_ns(deliveries + 1)
@@ -187,8 +188,10 @@ class Claimer:
         if row.snapshot is None:
             row.scanned = max(row.scanned, hi)
         self._mark(claim)
+        if hi - claim.lo + 1 != count:
+            claim.index = {stored[0]: place for place, stored in enumerate(rows)}
         if not settings.ack_none:
-            self._lease(claim, hi, [stored[0] for stored in rows])
+            self._lease(claim, hi)
         session, connection = request.session, self._connection
         if self._check:
             self._verify(rows)
@@ -202,17 +205,17 @@ class Claimer:
         ]
 
     def _mark(self, claim: Claim) -> None:
-        claim.position = self.row.delivered_s
+        claim.position = self.row.passed
         claim.last_seq = self.last_seq
-        claim.gap_free = self._msgs == self.last_seq - self.first_seq + 1 and (
-            not self.settings.filter or not self.many
+        claim.chosen = self._chosen
+        claim.gap_free = (
+            self._msgs == self.last_seq - self.first_seq + 1
+            and (not self.settings.filter or not self.many)
+            and not self._chosen
         )
 
-    def _lease(self, claim: Claim, hi: int, sequences: list[int]) -> None:
-        listed: bytes | None = None
-        if hi - claim.lo + 1 != claim.count:
-            claim.index = {sequence: place for place, sequence in enumerate(sequences)}
-            listed = array("q", sequences).tobytes()
+    def _lease(self, claim: Claim, hi: int) -> None:
+        listed = None if claim.index is None else array("q", claim.index).tobytes()
         claim.acked = bytearray(claim.count)
         claim.plain = not self.settings.ack_all
         self._connection.execute(
@@ -228,11 +231,16 @@ class Claimer:
         if start >= self.last_seq:
             return []
         chosen = row.chosen
-        if chosen:
-            rows = self._chosen_rows(chosen, limit)
-            if rows:
-                return rows
-            row.scanned = start = chosen[-1]
+        if not chosen:
+            return self._rows_behind(start, limit)
+        rows = self._chosen_rows(chosen, limit)
+        if len(rows) < limit:
+            row.scanned = chosen[-1]
+            rows += self._rows_behind(row.scanned, limit - len(rows))
+        return rows
+
+    def _rows_behind(self, start: int, limit: int) -> list[Any]:
+        row = self.row
         ids = self.settings.filter.ids(self._connection) if self.settings.filter else None
         columns = f"seq, ts, subject, headers, {self._body}, crc"
         visible = "(expires IS NULL OR expires > ?)"

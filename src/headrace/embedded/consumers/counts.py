@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import apsw
 
-from headrace.embedded.consumers.acks import settle_floor
+from headrace.embedded.consumers.acks import lowest_pending, settle_floor
 from headrace.embedded.consumers.rows import (
     EXHAUSTED,
     ConsumerRow,
@@ -23,7 +23,7 @@ from headrace.embedded.streams.catalog import config_of
 from headrace.streams.info import ConsumerInfo, SequenceInfo
 from headrace.streams.msg import time_of_ns
 
-__all__ = ["StreamState", "info_of", "num_pending", "outstanding", "pending_of", "state_of", "sweep"]
+__all__ = ["StreamState", "info_of", "num_ahead", "num_pending", "outstanding", "pending_of", "state_of", "sweep"]
 
 
 class StreamState(NamedTuple):
@@ -87,19 +87,24 @@ def num_pending(connection: apsw.Connection, state: StreamState, wanted: Filter,
     return _count(connection, f"SELECT count(*) FROM {table} WHERE seq > ?", (after,))
 
 
-def pending_of(connection: apsw.Connection, state: StreamState, row: ConsumerRow, wall: int) -> int:
-    """How many messages a consumer has before it."""
-    chosen = row.chosen
-    wanted = settings_of(row.config).filter
-    if not chosen:
-        return num_pending(connection, state, wanted, row.delivered_s, wall)
+def num_ahead(
+    connection: apsw.Connection, state: StreamState, wanted: Filter, after: int, wall: int, *, chosen: Sequence[int]
+) -> int:
+    """Like `num_pending`, and of a snapshot only what it has chosen: `chosen` and its end, or nothing."""
+    if not chosen or after >= chosen[-1]:
+        return num_pending(connection, state, wanted, after, wall)
     snapshot = _count(
         connection,
         f"SELECT count(*) FROM msg_{state.id} WHERE seq IN (SELECT value FROM json_each('{list(chosen[:-1])}')) "
-        "AND (expires IS NULL OR expires > ?)",
-        (wall,),
+        "AND seq > ? AND (expires IS NULL OR expires > ?)",
+        (after, wall),
     )
     return snapshot + num_pending(connection, state, wanted, chosen[-1], wall)
+
+
+def pending_of(connection: apsw.Connection, state: StreamState, row: ConsumerRow, wall: int) -> int:
+    """How many messages a consumer has before it."""
+    return num_ahead(connection, state, settings_of(row.config).filter, row.passed, wall, chosen=row.chosen)
 
 
 def outstanding(connection: apsw.Connection, consumer_id: int) -> int:
@@ -117,7 +122,7 @@ def sweep(connection: apsw.Connection, row: ConsumerRow, wall: int) -> None:
     state = state_of(connection, row.stream)
     if state is None:
         return
-    swept = False
+    swept, before = False, lowest_pending(connection, row.id)
     for lease in leases_of(connection, row.id):
         if not (state.gap_free and lease.lo >= state.first_seq):
             swept |= _sweep_lease(connection, row, lease, state, wall)
@@ -128,7 +133,7 @@ def sweep(connection: apsw.Connection, row: ConsumerRow, wall: int) -> None:
     ]
     connection.executemany("DELETE FROM pending WHERE consumer = ? AND seq = ?", dead)
     if swept or dead:
-        settle_floor(connection, row)
+        settle_floor(connection, row, before)
         save(connection, row)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.embedded.consumers.rows import Settings
@@ -20,8 +21,8 @@ class Claim:
     """
 
     __slots__ = (
-        "acked", "count", "deadline", "dirty", "done", "first_c", "gap_free", "index", "last_seq", "left", "lo",
-        "longer", "loose", "owner", "plain", "position", "settings", "until",
+        "acked", "chosen", "count", "deadline", "dirty", "done", "first_c", "gap_free", "index", "last_seq", "left",
+        "lo", "longer", "loose", "owner", "plain", "position", "settings", "until",
         "written",
     )  # fmt: skip
 
@@ -45,6 +46,8 @@ class Claim:
         """How many settled ones were handed over."""
         self.position = self.last_seq = 0
         self.gap_free = True
+        self.chosen: Sequence[int] = ()
+        """What of a snapshot was not delivered yet when this was claimed."""
 
     def place(self, sequence: int) -> int:
         """The place of a first delivery in its lease row."""

@@ -227,11 +227,11 @@ class ConsumerRoom:
         check_supported(config)
         wall, now = self.store.now_ns(), self.store.boot_ns()
 
-        def put(connection: apsw.Connection) -> tuple[int, ConsumerInfo]:
+        def put(connection: apsw.Connection) -> tuple[int, ConsumerInfo, list[int]]:
             record = stream_by_name(connection, stream)
             name = config.effective_name
             row = None if name is None else consumer_by_name(connection, record.id, name)
-            wanted = complete(config)
+            wanted, gone = complete(config), list[int]()
             if row is None:
                 if not create:
                     raise refused(10149, "consumer does not exist")
@@ -242,13 +242,15 @@ class ConsumerRoom:
                     raise refused(10148, "consumer already exists")
                 check_update(connection, record, old, wanted, row.name)
                 _change(connection, row, wanted, now)
+                gone = leftovers(connection, record.id) if old.filters != wanted.filters else gone
             row = consumer_by_name(connection, record.id, str(wanted.name))
             assert row is not None  # noqa: S101  (written above)
             info = info_of(connection, row, wall, 0)
             assert info is not None  # noqa: S101  (its stream was found above)
-            return row.id, info
+            return row.id, info, gone
 
-        consumer_id, info = await self.store.consumers.call(put)
+        consumer_id, info, gone = await self.store.consumers.call(put)
+        self.shared.remove(stream, gone)
         # A publish that runs in an older snapshot would not know this consumer: wait until it has ended.
         await self.store.streams.call(_nothing)
         await self._durable()

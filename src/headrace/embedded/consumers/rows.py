@@ -129,6 +129,11 @@ class ConsumerRow(msgspec.Struct):
     """Last per subject: the chosen sequences, and behind them the last one of the stream as of then."""
 
     @property
+    def passed(self) -> int:
+        """Nothing up to here will be delivered for the first time any more."""
+        return self.delivered_s if self.snapshot is None else max(self.delivered_s, self.scanned)
+
+    @property
     def chosen(self) -> Sequence[int]:
         """The sequences of the snapshot that are not delivered yet, and its end; empty once it is behind us."""
         if self.snapshot is None:

@@ -120,7 +120,7 @@ def _check_retention(
         if row.name == name:
             continue
         filters = settings_of(row.config).config.filters
-        if not filters or not config.filters:
+        if not config.filters:
             raise refused(10099, "multiple non-filtered consumers not allowed on workqueue stream")
-        if any(overlaps(one, other) for one in filters for other in config.filters):
+        if not filters or any(overlaps(one, other) for one in filters for other in config.filters):
             raise refused(10100, "filtered consumer not unique on workqueue stream")

@@ -182,7 +182,8 @@ class EmbeddedSession:
         place, behind = self._place, sequence if claim.count else claim.position
         if claim.gap_free:
             return max(0, claim.last_seq - behind)
-        return place.shared.count_between(place.stream, place.settings.filter, behind, claim.last_seq)
+        wanted = place.settings.filter
+        return place.shared.count_between(place.stream, wanted, claim.chosen, behind, claim.last_seq)
 
     async def confirm(self, msg: Msg) -> None:
         """See `MsgOwner.confirm`."""

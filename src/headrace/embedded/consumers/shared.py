@@ -9,7 +9,7 @@ from typing import Protocol
 
 import apsw
 
-from headrace.embedded.consumers.counts import num_pending, state_of
+from headrace.embedded.consumers.counts import num_ahead, num_pending, state_of
 from headrace.embedded.consumers.followup import RemoveJob, Syncer
 from headrace.embedded.consumers.retention import leftovers
 from headrace.embedded.consumers.rows import Filter
@@ -122,14 +122,15 @@ class Shared:
         """Resolve them once what was committed survives what the durability promises."""
         self._syncer.resolve(waiters)
 
-    def count_between(self, stream: str, wanted: Filter, low: int, high: int) -> int:
+    def count_between(self, stream: str, wanted: Filter, chosen: Sequence[int], low: int, high: int) -> int:
         """Matching live messages behind `low`, up to `high`. On the loop: asked for by plain functions, and seldom."""
         connection, wall = self.store.reader.connection, self.store.now_ns()
         row = one(connection, "SELECT id FROM stream WHERE name = ?", (stream,))
         state = state_of(connection, row[0]) if row else None
         if state is None:
             return 0
-        return num_pending(connection, state, wanted, low, wall) - num_pending(connection, state, wanted, high, wall)
+        ahead = num_ahead(connection, state, wanted, low, wall, chosen=chosen)
+        return ahead - num_pending(connection, state, wanted, high, wall)
 
 
 def _nothing(_: apsw.Connection) -> None:

@@ -32,10 +32,10 @@ def start_of(
         return _before(connection, table, start, first, last), None
     if policy is DeliverPolicy.LAST:
         newest = _newest(connection, stream_id, wanted, wall)
-        return (max(newest) - 1 if newest else last), None
+        return (max(newest) if newest else first) - 1, None
     if policy is DeliverPolicy.LAST_PER_SUBJECT:
         newest = sorted(_newest(connection, stream_id, wanted, wall))
-        return (newest[0] - 1 if newest else last), array("q", [*newest, last]).tobytes()
+        return (newest[0] if newest else max(first, last)) - 1, array("q", [*newest, last]).tobytes()
     return first - 1, None
 
 
