@@ -75,6 +75,7 @@ async def opened(
     try:
         await streams.start()
     except BaseException:
+        await store.leave_untouched()
         await streams.aclose()
         raise
     return streams

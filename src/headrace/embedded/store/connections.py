@@ -30,7 +30,7 @@ from headrace.embedded.store.files import (
 from headrace.embedded.store.marks import Marks, go_on_above
 from headrace.embedded.store.schema import APPLICATION_ID, CONSUMERS, FORMAT, STREAMS
 
-__all__ = ["Connections", "Opened", "check_format", "read_connection"]
+__all__ = ["Connections", "Opened", "check_format", "read_connection", "untouched"]
 
 _NEEDED = (3, 53, 0)
 if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < _NEEDED:
@@ -59,10 +59,10 @@ class Opened:
     """A descriptor that holds the shared lock of all openers."""
 
     def close(self) -> None:
-        """Close all of it."""
+        """Close all of it, nothing written."""
         for connection in (self.streams, self.consumers, self.reader):
             if connection is not None:
-                connection.close()
+                let_go(connection)
         for gate in self.gates.values():
             gate.close()
         if self.alive >= 0:
@@ -146,7 +146,7 @@ class Connections:
         self, connection: apsw.Connection, error: BaseException, make: Callable[[], apsw.Connection]
     ) -> apsw.Connection:
         """A failed sync is never believed when it is repeated: close, reopen, and rewrite all pages by a checkpoint."""
-        if not isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.CorruptError | SyncFailedError):
+        if not isinstance(error, apsw.IOError | apsw.CantOpenError | SyncFailedError):
             return connection
         connection.close(force=True)
         fresh = make()
@@ -166,7 +166,7 @@ class Connections:
             connection.set_busy_timeout(BUSY_MS)
             yield connection
         except BaseException:
-            connection.close(force=True)
+            let_go(connection)
             raise
 
     def _tune(self, connection: apsw.Connection, synchronous: str) -> None:
@@ -258,6 +258,18 @@ def check_format(connection: apsw.Connection, schema: str, where: str) -> None:
         raise NotAStoreError(f"{where} is a file of something else (application id {application}); it was not touched")
     if version != FORMAT:
         raise StoreVersionError(int(version), FORMAT, where)
+
+
+def untouched(connection: apsw.Connection) -> None:
+    """Closing it will not carry the log over: what could not be opened stays as it was found."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def let_go(connection: apsw.Connection) -> None:
+    """Close it `untouched`, whatever else fails."""
+    with suppress(apsw.Error):
+        untouched(connection)
+        connection.close(force=True)
 
 
 def read_connection(path: Path) -> apsw.Connection:

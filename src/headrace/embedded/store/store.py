@@ -20,7 +20,7 @@ from headrace.embedded.advisories import Advisory
 from headrace.embedded.errors import translated
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.store.checkpoints import close, open_both
-from headrace.embedded.store.connections import Connections, Opened
+from headrace.embedded.store.connections import Connections, Opened, untouched
 from headrace.embedded.store.durations import Durations
 from headrace.embedded.store.files import Turnstile
 from headrace.embedded.store.marks import Marks, close_last
@@ -66,6 +66,7 @@ class Store:
         self._workers: ThreadPoolExecutor | None = None
         self._ending: asyncio.Task[None] | None = None
         self._alive = -1
+        self._untouched = False
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], options: EmbeddedOptions, clock: Clock) -> Store:
@@ -174,6 +175,14 @@ class Store:
             if hasattr(self, name):
                 getattr(self, name).hurry()
 
+    async def leave_untouched(self) -> None:
+        """It could not be opened after all: closing moves no log into its file."""
+        self._untouched = True
+        for name in ("streams", "consumers", "reader"):
+            if hasattr(self, name):
+                with suppress(HeadraceError):
+                    await getattr(self, name).call(untouched)
+
     async def aclose(self) -> None:
         """Commit what was accepted, end the threads, close the files. Twice is fine; in a forked child nothing."""
         if self.foreign:
@@ -187,7 +196,7 @@ class Store:
         failure: BaseException | None = None
         last: list[apsw.Connection] = []
         path = self.path
-        if path is not None and not self.options.read_only:
+        if path is not None and not (self.options.read_only or self._untouched):
             with suppress(HeadraceError):
                 last = await self.offload(lambda: open_both(path))
         threads = ("reader", "consumers", "streams")

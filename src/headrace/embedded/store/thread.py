@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 MAX_JOBS = 10_000
 MAX_WEIGHT = 8 * 1024 * 1024
 LOOK_AGAIN = 0.05
-_FATAL = (apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError)
+_FATAL = (apsw.IOError, apsw.CantOpenError)
 
 
 class Job(Protocol):
@@ -283,6 +284,7 @@ class DatabaseThread:
                 self._run_jobs(group)
                 self._commit(wrote=self.connection.total_changes() != changes)
         except BaseException as error:  # noqa: BLE001  (a job that is not answered would hang its caller for ever)
+            traceback.clear_frames(error.__traceback__)
             self._take_all(group)
             group = [(job, translated(failure or error)) for job, failure in group]
             self._roll_back(error)
@@ -324,6 +326,8 @@ class DatabaseThread:
             try:
                 job.run(self.connection)
             except Exception as error:
+                # a statement in a frame of it would keep its read lock for as long as somebody keeps the error
+                traceback.clear_frames(error.__traceback__)
                 group.append((job, translated(error)))
                 if isinstance(error, _FATAL):
                     raise  # the file failed, not the job
