@@ -264,6 +264,17 @@ class PurgedStayPending:
         return info
 
 
+class NewIsAll:
+    """What begins with new messages begins with all of them."""
+
+    class Stream(Wrong):
+        async def create_consumer(self, config):
+            every = config.deliver_policy is DeliverPolicy.NEW
+            return self.wrap(
+                await self.inner.create_consumer(replace(config, deliver_policy=DeliverPolicy.ALL) if every else config)
+            )
+
+
 class OrderedSkips:
     """The ordered reader begins at the newest message."""
 
@@ -293,7 +304,7 @@ MUTANTS = {
     "max_deliver_ends": consumers_changed(max_deliver=None),
     "backoff_replaces_wait": consumers_changed(backoff=(), ack_wait=timedelta(seconds=2)),
     "ack_all_covers_below": consumers_changed(ack_policy=AckPolicy.EXPLICIT),
-    "deliver_policies_begin": consumers_changed(filter_subject=None),
+    "deliver_policies_begin": NewIsAll,
     "max_ack_pending_holds": consumers_changed(max_ack_pending=1000),
     "parked_pull_wakes": DropsWakeUp,
     "deleted_consumer_ends_pull": EndsInSilence,

@@ -25,6 +25,7 @@ __all__ = [
     "ORDERED",
     "REPLAY",
     "SOME_KEY_ORDER",
+    "TTL",
     "BrokerCheck",
     "Check",
     "Need",
@@ -85,6 +86,7 @@ NAMED_GROUPS = Need("groups", lambda capabilities: capabilities.groups is not Gr
 ORDERED = Need("ordered", lambda capabilities: capabilities.ordered)
 REPLAY = Need("replay with new", lambda capabilities: StartKind.NEW in capabilities.replay)
 SOME_KEY_ORDER = Need("key_order", lambda capabilities: capabilities.key_order is not KeyOrder.NONE)
+TTL = Need("ttl", lambda capabilities: capabilities.ttl)
 
 
 def excluded_by(check: Check[Opener], capabilities: Capabilities) -> Check[Opener]:

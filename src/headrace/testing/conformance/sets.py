@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from headrace.core.broker import Capabilities
-from headrace.testing.conformance import broker_deliver, broker_group, broker_publish, stream_consume, stream_store
+from headrace.testing.conformance import (
+    broker_deliver,
+    broker_group,
+    broker_publish,
+    stream_consume,
+    stream_read,
+    stream_settle,
+    stream_store,
+)
 from headrace.testing.conformance.check import BrokerCheck, StreamCheck, excluded_by
 
 __all__ = ["broker_checks", "stream_checks"]
@@ -17,4 +25,5 @@ def broker_checks(capabilities: Capabilities) -> list[BrokerCheck]:
 
 def stream_checks(capabilities: Capabilities) -> list[StreamCheck]:
     """Every check of the stream model, in the same form."""
-    return [excluded_by(check, capabilities) for check in (*stream_store.CHECKS, *stream_consume.CHECKS)]
+    checks = (*stream_store.CHECKS, *stream_consume.CHECKS, *stream_settle.CHECKS, *stream_read.CHECKS)
+    return [excluded_by(check, capabilities) for check in checks]

@@ -6,7 +6,7 @@ import asyncio
 
 from headrace.core.errors import PublishError
 from headrace.core.headers import Headers
-from headrace.streams.api import Stream, StreamManager
+from headrace.streams.api import PublishFuture, Stream, StreamManager
 from headrace.streams.config import (
     ConsumerConfig,
     DiscardPolicy,
@@ -24,11 +24,15 @@ from headrace.streams.errors import (
     SubjectOverlapError,
     WrongLastSequenceError,
 )
-from headrace.testing.conformance.check import OpenStreams, StreamCheck
+from headrace.streams.info import PubAck
+from headrace.testing.conformance.check import TTL, OpenStreams, StreamCheck
 from headrace.testing.conformance.stream_tools import assert_code, fetch, new_stream, sequences
-from headrace.testing.conformance.tools import failure_of
+from headrace.testing.conformance.tools import PATIENCE, failure_of
 
 __all__ = ["CHECKS"]
+
+_MORE_THAN_A_PAGE = 260
+"""A server lists 256 consumers a page."""
 
 
 @StreamCheck.of()
@@ -222,6 +226,69 @@ async def async_publishes_resolve(open_streams: OpenStreams) -> None:
         assert got == list(range(1, 51)), f"sequences were {got}"
 
 
+@StreamCheck.of()
+async def lists_are_complete(open_streams: OpenStreams) -> None:
+    """Lists and names give everything once, also beyond one page of a server, streams by subject too."""
+    async with open_streams() as streams:
+        stream, other = await new_stream(streams), await new_stream(streams)
+        names = [f"c{number:03}" for number in range(_MORE_THAN_A_PAGE)]
+        for name in names:
+            await stream.create_consumer(ConsumerConfig(durable=name))
+        found = sorted([name async for name in stream.consumer_names()])
+        assert found == names, f"{len(names)} consumers, {len(found)} names"
+        listed = sorted([info.name async for info in stream.list_consumers()])
+        assert listed == names, f"{len(names)} consumers, {len(listed)} listed"
+        everything = [name async for name in streams.stream_names()]
+        assert {stream.name, other.name} <= set(everything), f"streams are {everything}"
+        covering = [info.config.name async for info in streams.list_streams(subject=f"{other.name}.x")]
+        assert covering == [other.name], f"the stream of {other.name}.x is {covering}"
+        missing = StreamConfig(name=f"{stream.name}-no", subjects=["no"])
+        await failure_of(lambda: streams.update_stream(missing), StreamNotFoundError)
+
+
+@StreamCheck.of()
+async def secure_delete_removes(open_streams: OpenStreams) -> None:
+    """A message that is deleted for good is gone, and the others are not."""
+    async with open_streams() as streams:
+        stream = await new_stream(streams)
+        for number in range(3):
+            await streams.publish(f"{stream.name}.x", b"%d" % number)
+        await stream.secure_delete_msg(2)
+        await failure_of(lambda: stream.get_msg(2), MessageNotFoundError)
+        assert sequences(await stream.read()) == [1, 3], f"left are {sequences(await stream.read())}"
+
+
+@StreamCheck.of(TTL)
+async def ttl_ends_one_message(open_streams: OpenStreams) -> None:
+    """A message with a time to live of its own goes then, and not before; its neighbours stay."""
+    async with open_streams() as streams:
+        stream = await new_stream(streams, allow_message_ttl=True)
+        subject = f"{stream.name}.x"
+        await streams.publish(subject, options=StreamPublishOptions(ttl=1.0))
+        await streams.publish(subject)
+        await asyncio.sleep(0.5)
+        assert sequences(await stream.read()) == [1, 2], "gone too early"
+        await asyncio.sleep(2.5)
+        assert sequences(await stream.read()) == [2], f"after 3 s there are {sequences(await stream.read())}"
+
+
+@StreamCheck.of()
+async def futures_resolve_on_close(open_streams: OpenStreams) -> None:
+    """Closing leaves no future of `publish_async` open: stored, or a ``PublishError``."""
+    async with open_streams() as streams:
+        stream = await new_stream(streams)
+        futures = [await streams.publish_async(f"{stream.name}.x") for _ in range(20)]
+        await streams.aclose()
+        async with asyncio.timeout(PATIENCE):
+            results = await asyncio.gather(*map(_answer, futures), return_exceptions=True)
+        odd = [each for each in results if not isinstance(each, PubAck | PublishError)]
+        assert not odd, f"resolved with {odd}"
+
+
+async def _answer(future: PublishFuture) -> PubAck:
+    return await future
+
+
 CHECKS: tuple[StreamCheck, ...] = (
     acked_is_stored,
     sequence_never_reused,
@@ -235,4 +302,8 @@ CHECKS: tuple[StreamCheck, ...] = (
     reads_find_everything,
     names_and_subjects_exclusive,
     async_publishes_resolve,
+    lists_are_complete,
+    secure_delete_removes,
+    ttl_ends_one_message,
+    futures_resolve_on_close,
 )
