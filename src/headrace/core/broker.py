@@ -105,31 +105,43 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What an engine promises. Each field is an exact promise; what is false is refused aloud.
-
-    ``max_body`` is in bytes, ``max_delay`` the longest delay of a publish (``None`` = no delay at all),
-    ``time_resolution`` the step in which ``Message.time_ns`` survives.
-    """
+    """What an engine promises. Each field is an exact promise; what it lacks is ``UnsupportedError``."""
 
     key_order: KeyOrder = KeyOrder.NONE
     ordered: bool = False
+    """First deliveries of one topic and key come to one member in publish order."""
     counts: bool = False
+    """Deliveries are counted by the broker, and the count survives the consumer; hand-backs may count."""
     durable: bool = False
+    """An acknowledged publish survives the death of the process."""
     groups: Groups = Groups.NONE
     broadcast: bool = False
+    """``group=None`` sees everything from now on, alone, and leaves nothing behind."""
     delayed_nak: bool = False
+    """``Nak(delay)`` is honoured, up to `max_nak_delay` (``None`` = no limit)."""
     max_nak_delay: timedelta | None = None
     extend: bool = False
+    """Deliveries have a lease, and `Delivery.extend` prolongs it; without: nothing expires."""
     replay: frozenset[StartKind] = frozenset()
+    """Where a new group may begin."""
     wildcards: bool = False
+    """``*`` and ``>`` when subscribing."""
     many_topics: bool = False
+    """One subscription may read several topics."""
     dedup: bool = False
+    """The same id on the same topic is stored once within the window; the second receipt says ``duplicate``."""
     expect: bool = False
+    """`PublishOptions.expect`."""
     ttl: bool = False
+    """`PublishOptions.ttl`."""
     batch_key_order: bool = False
+    """Inside a batch a failed item is never overtaken by a later one of its key."""
     max_body: int | None = None
+    """Bytes; a larger body is ``REJECTED`` before the wire. ``None``: no limit is known."""
     max_delay: timedelta | None = None
+    """Longest `PublishOptions.delay` (``timedelta.max`` = no limit); ``None``: no delay at all."""
     time_resolution: timedelta = timedelta(microseconds=1)
+    """The step in which ``Message.time_ns`` survives."""
 
 
 @dataclass(frozen=True, kw_only=True)
