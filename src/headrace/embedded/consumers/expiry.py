@@ -9,8 +9,8 @@ import apsw
 
 from headrace.embedded.consumers.retention import leftovers
 from headrace.embedded.consumers.shared import Shared
+from headrace.embedded.store.job import Job
 from headrace.embedded.store.sql import every
-from headrace.embedded.store.thread import Job
 
 __all__ = ["Expiry"]
 

@@ -13,8 +13,8 @@ from headrace.embedded.errors import translated
 from headrace.embedded.options import Durability
 from headrace.embedded.store.checkpoints import sync_log
 from headrace.embedded.store.files import CONSUMERS_FILE
+from headrace.embedded.store.job import Job
 from headrace.embedded.store.store import Store
-from headrace.embedded.store.thread import Job
 
 __all__ = ["RemoveJob", "Syncer"]
 

@@ -14,7 +14,7 @@ from headrace.embedded.consumers.request import Request
 from headrace.embedded.consumers.retention import releases, unneeded
 from headrace.embedded.consumers.rows import consumer_by_id, save, settings_of
 from headrace.embedded.consumers.shared import Shared
-from headrace.embedded.store.thread import Job
+from headrace.embedded.store.job import Job
 
 __all__ = ["ClaimJob", "FlushJob"]
 

@@ -14,7 +14,7 @@ from headrace.core.errors import Fault, PublishError, PublishTimeoutError
 from headrace.embedded.errors import DiskFullError, publish_error
 from headrace.embedded.publishing.batch import Batch
 from headrace.embedded.publishing.run import Entry, Result, Routes
-from headrace.embedded.store.thread import Job
+from headrace.embedded.store.job import Job
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError
 from headrace.streams.info import PubAck

@@ -18,8 +18,9 @@ from headrace.core.clock import Clock
 from headrace.core.errors import ClosedError, HeadraceError
 from headrace.embedded.errors import StoreLockedError, SyncFailedError, translated
 from headrace.embedded.store.durations import Durations
+from headrace.embedded.store.job import Call, Job
 
-__all__ = ["DatabaseThread", "Job", "WriteGate"]
+__all__ = ["DatabaseThread", "WriteGate"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -27,29 +28,6 @@ MAX_JOBS = 10_000
 MAX_WEIGHT = 8 * 1024 * 1024
 LOOK_AGAIN = 0.05
 _FATAL = (apsw.IOError, apsw.CantOpenError)
-
-
-class Job(Protocol):
-    """Work for the thread: `run` inside its transaction, `done` or `failed` back on the loop after the commit.
-
-    ``weight`` in bytes bounds a group. ``isolated`` jobs get a savepoint of their own, so that one that raises leaves
-    nothing behind; the others promise to check before they write.
-    """
-
-    weight: int
-    isolated: bool
-
-    def run(self, connection: apsw.Connection) -> None:
-        """Do it (on the thread); keep the result in itself."""
-        ...
-
-    def done(self) -> None:
-        """The commit is on disk (on the loop)."""
-        ...
-
-    def failed(self, error: BaseException) -> None:
-        """It was not committed, or that is unknown (on the loop)."""
-        ...
 
 
 class WriteGate(Protocol):
@@ -70,33 +48,6 @@ class WriteGate(Protocol):
     def close(self) -> None:
         """Nobody enters any more."""
         ...
-
-
-class Call(Job):
-    """A function of the connection, run for its result."""
-
-    __slots__ = ("function", "future", "result")
-    weight = 0
-    isolated = True
-
-    def __init__(self, function: Callable[[apsw.Connection], Any], future: asyncio.Future[Any]) -> None:
-        self.function = function
-        self.future = future
-        self.result: Any = None
-
-    def run(self, connection: apsw.Connection) -> None:
-        """Call it."""
-        self.result = self.function(connection)
-
-    def done(self) -> None:
-        """Hand the result to who waits."""
-        if not self.future.done():
-            self.future.set_result(self.result)
-
-    def failed(self, error: BaseException) -> None:
-        """Hand the error to who waits."""
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 class DatabaseThread:
