@@ -189,6 +189,7 @@ class Consumer(ABC):
             stop_after=options.stop_after,
             max_deliver=self._max_deliver(),
             error_handler=error_handler,
+            buffers=options.message_bound != 1,
         )
 
     def _max_deliver(self) -> int | None:

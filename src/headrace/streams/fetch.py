@@ -20,6 +20,9 @@ __all__ = ["FetchReason", "MessageBatch", "SessionOpener", "wire_size"]
 SessionOpener = Callable[[SessionOptions], PullSession]
 YIELD_EVERY = 256
 """A reader of buffered messages lets others run at least this often."""
+_GUARD = 1.0
+_GUARD_OF_NO_WAIT = 5.0
+"""So long after its time a fetch ends by itself: a server at ``max_ack_pending`` parks a pull without an answer."""
 _HEADER_FRAME = len(b"NATS/1.0\r\n\r\n")
 
 
@@ -118,16 +121,20 @@ class MessageBatch:
         if self.reason is not None:
             return False
         session = self._open()
-        wait = 0.0 if self._options.no_wait else max(0.0, self._deadline - asyncio.get_running_loop().time())
+        no_wait = self._options.no_wait
+        wait = 0.0 if no_wait else max(0.0, self._deadline - asyncio.get_running_loop().time())
         try:
-            got = await session.pull(self._missing, wait, max_bytes=self._room)
+            async with asyncio.timeout(wait + (_GUARD_OF_NO_WAIT if no_wait else _GUARD)):
+                got = await session.pull(self._missing, wait, max_bytes=self._room)
         except MaxBytesExceededError:
             return await self._finish(FetchReason.MAX_BYTES)
         except HeadraceError as error:
             self.error = error
             return await self._finish(FetchReason.ERROR)
+        except TimeoutError:
+            got = []  # our own guard; what was on its way is given back by the session
         if not got:
-            return await self._finish(FetchReason.NO_MESSAGES if self._options.no_wait else FetchReason.EXPIRED)
+            return await self._finish(FetchReason.NO_MESSAGES if no_wait else FetchReason.EXPIRED)
         self._ready.extend(got)
         self._missing -= len(got)
         if self._room is not None:

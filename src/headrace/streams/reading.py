@@ -71,6 +71,7 @@ class Reading:
         stop_after: int | None,
         max_deliver: int | None,
         error_handler: ErrorHandler | None,
+        buffers: bool = True,
     ) -> None:
         self.session = session
         self.error: Exception | None = None
@@ -84,6 +85,7 @@ class Reading:
         self._stop_after = stop_after
         self._max_deliver = max_deliver
         self._error_handler = error_handler
+        self._buffers = buffers
         self._expired = 0
         self._task: asyncio.Task[Any] | None = None
         self._interrupted = False
@@ -105,6 +107,8 @@ class Reading:
 
     def stop(self) -> None:
         """Hand nothing more over; who waits is woken."""
+        if self._buffers and self._max_deliver == 1 and not (self.stopping or self.draining):
+            _logger.warning("what is buffered goes back with its only delivery (max_deliver 1) used up: drain instead")
         self.stopping = True
         self._interrupt()
 

@@ -50,12 +50,6 @@ class ForgetsBytes:
             return await super().pull(limit, wait)
 
 
-class ParksNoWait:
-    class Session(WrongSession):
-        async def pull(self, limit, wait, **options):
-            return await super().pull(limit, wait or 3_000.0, **options)
-
-
 class KeepsItsBuffer:
     """A reader that is closed leaves what it had to the lease."""
 
@@ -182,7 +176,7 @@ class LosesFuturesOnClose:
 MUTANTS = {
     "fetch_full_short_empty": ShortIsAnError,
     "fetch_bytes_edge": ForgetsBytes,
-    "no_wait_ends_at_max_ack_pending": ParksNoWait,
+    "no_wait_ends_at_max_ack_pending": consumers_changed(max_ack_pending=1_000),
     "stop_after_is_exact": session_changed(stop_after=None, prefetch=10),
     "stop_hands_back_buffer": KeepsItsBuffer,
     "drain_hands_out_buffer": DropsTheBufferOnStop,

@@ -22,7 +22,6 @@ RAISED = {
     "declare_idempotent": ConfigError,
     "futures_resolve_on_close": TimeoutError,
     "late_settle_counted": ClosedError,
-    "no_wait_ends_at_max_ack_pending": TimeoutError,
     "ordered_sees_all_once": TimeoutError,
     "ordered_survives_delete": ConsumerDeletedError,
 }

@@ -19,8 +19,9 @@ class ScriptedConsumer(Consumer):
     name = "C"
     stream = "S"
 
-    def __init__(self, config=None, *, start=0, available=0, name="C"):
+    def __init__(self, config=None, *, start=0, available=0, name="C", kind=None):
         self.name = name
+        self.kind = kind or ScriptedSession
         self.config = config or ConsumerConfig(name=name)
         self.queue = deque(range(start + 1, start + 1 + available))
         self.pending = available
@@ -52,7 +53,7 @@ class ScriptedConsumer(Consumer):
         raise NotImplementedError
 
     def session(self, options):
-        self.sessions.append(ScriptedSession(self, options))
+        self.sessions.append(self.kind(self, options))
         return self.sessions[-1]
 
     def add(self, *items):

@@ -17,7 +17,7 @@ from headrace.streams.errors import (
 )
 from headrace.streams.fetch import FetchReason
 from headrace.testing.virtual import virtual_time
-from tests.unit.streams.scripted import ScriptedConsumer
+from tests.unit.streams.scripted import ScriptedConsumer, ScriptedSession
 
 
 def tokens(messages):
@@ -53,6 +53,35 @@ async def test_fetch_no_wait_does_not():
     batch = consumer.fetch_no_wait(3)
     assert await batch == []
     assert batch.reason is FetchReason.NO_MESSAGES
+
+
+class SilentSession(ScriptedSession):
+    """Its engine never answers, not even when the time of a pull is over."""
+
+    async def pull(self, limit, wait, *, max_bytes=None):
+        got = await super().pull(limit, 0, max_bytes=max_bytes)
+        if not got:
+            await asyncio.Event().wait()
+        return got
+
+
+@pytest.mark.parametrize(
+    ("available", "no_wait", "lasts", "reason"),
+    [
+        (2, False, 8, FetchReason.EXPIRED),
+        (0, False, 8, FetchReason.EXPIRED),
+        (0, True, 5, FetchReason.NO_MESSAGES),
+    ],
+)
+@virtual_time
+async def test_a_fetch_has_a_guard_of_its_own(available, no_wait, lasts, reason):
+    consumer = ScriptedConsumer(available=available, kind=SilentSession)
+    started = asyncio.get_running_loop().time()
+    batch = consumer.fetch_no_wait(3) if no_wait else consumer.fetch(3, max_wait=7)
+    assert tokens(await batch) == list(range(1, available + 1))
+    assert (batch.reason, batch.error) == (reason, None)
+    assert asyncio.get_running_loop().time() - started == pytest.approx(lasts)
+    assert consumer.sessions[0].closed
 
 
 @pytest.mark.parametrize(("limit", "count"), [(250, 5), (90, 2), (43, 1), (10, 0)])
@@ -416,3 +445,27 @@ async def test_settling_twice_is_refused():
     await msg.ack()
     with pytest.raises(RuntimeError):
         await msg.nak()
+
+
+@pytest.mark.parametrize(
+    ("max_deliver", "options", "drains", "warnings"),
+    [
+        (1, PullOptions(), False, 1),
+        (1, PullOptions(), True, 0),
+        (1, PullOptions(max_messages=1), False, 0),
+        (1, PullOptions(stop_after=2), False, 0),
+        (2, PullOptions(), False, 0),
+    ],
+)
+@virtual_time
+async def test_stop_warns_where_the_only_delivery_is_used_up(max_deliver, options, drains, warnings, caplog):
+    consumer = ScriptedConsumer(ConsumerConfig(name="C", max_deliver=max_deliver), available=4)
+    async with consumer.messages(options) as messages:
+        await messages.next()
+        await messages.next()
+        if drains:
+            await messages.drain()
+        messages.stop()
+        messages.stop()
+    said = [record for record in caplog.records if "max_deliver 1" in record.getMessage()]
+    assert len(said) == warnings
