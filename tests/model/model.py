@@ -131,6 +131,8 @@ class Model:
             gone = gone[:-keep]
         for one in gone:
             self._remove(one)
+        if sequence is not None and subject == ">":
+            self.last = max(self.last, sequence - 1)  # as on a server: beyond the end it moves the end
         return len(gone)
 
     def delete(self, sequence):

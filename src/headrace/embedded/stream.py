@@ -28,6 +28,8 @@ __all__ = ["EmbeddedStream"]
 
 T = TypeVar("T")
 MOST = 10_000
+LAST = 1 << 60
+"""No sequence is above it."""
 _ALL = PurgeOptions()
 _SLICE = 1_024
 
@@ -70,6 +72,8 @@ class EmbeddedStream:
 
     async def purge(self, options: PurgeOptions = _ALL) -> int:
         """Delete messages; how many went. All at once; in slices where the disk is too full for that."""
+        if options.sequence is not None and options.sequence > LAST:
+            raise ConfigError(f"sequence must be at most {LAST}, got {options.sequence!r}")
         now = self._store.now_ns()
         if not self._room.maintenance.full:
             with suppress(DiskFullError):

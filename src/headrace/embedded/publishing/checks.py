@@ -11,6 +11,7 @@ from headrace.core.delivery import Position
 from headrace.core.errors import PublishError
 from headrace.embedded.consumers.retention import wanted
 from headrace.embedded.publishing.run import Entry, Run
+from headrace.embedded.streams.limits import oldest_bytes
 from headrace.streams.config import DiscardPolicy, RetentionPolicy, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError, publish_error_for
 from headrace.streams.info import PubAck
@@ -91,7 +92,7 @@ def _value(given: int | Position) -> int:
 def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> PublishError | None:
     """Older ones of the subject make room even here, unless the stream says that they do not."""
     config = run.record.config
-    count = size = 0
+    count = freed = 0
     if config.max_messages_per_subject is not None:
         row = connection.execute(
             "SELECT subject_state.msgs FROM subject_state JOIN subject ON subject.id = subject_state.subject "
@@ -102,12 +103,14 @@ def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> Publish
             if config.discard_new_per_subject:
                 return _refusal(entry, 503, 10077, "maximum messages per subject exceeded")
             count = int(row[0]) - config.max_messages_per_subject + 1
+            freed = oldest_bytes(connection, run.record, entry.subject)
     if config.max_messages is not None and run.msgs - count + 1 > config.max_messages:
         return _refusal(entry, 503, 10077, "maximum messages exceeded", limit=config.max_messages)
     if config.max_bytes is not None:
         size = run.fixed + len(entry.subject.encode()) + len(entry.data)
         size += len(entry.block) + run.per_block if entry.block else 0
-        if run.bytes + size > config.max_bytes:
+        # a server lets one of the same size or less take the place of the oldest, whatever that makes of the sum
+        if run.bytes + size > config.max_bytes and size > freed:
             return _refusal(entry, 503, 10077, "maximum bytes exceeded", limit=config.max_bytes)
     return None
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from headrace.core.errors import UnsupportedError
-from headrace.streams.config import Compression, RetentionPolicy, StorageType, StreamConfig
+from headrace.streams.config import Compression, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from headrace.streams.errors import error_for
 from headrace.streams.subjects import overlaps
 
-__all__ = ["check_new", "check_overlap", "check_update", "completed"]
+__all__ = ["check_new", "check_overlap", "check_update", "completed", "settled"]
 
 SERVER_ONLY = (
     "no_ack", "republish", "placement", "mirror", "sources", "mirror_direct", "subject_transform",
@@ -18,6 +19,12 @@ SERVER_ONLY = (
 )  # fmt: skip
 NOT_YET = ("allow_rollup", "consumer_limits", "allow_atomic")
 _LEAST_AGE = 0.1
+LONGEST_DESCRIPTION = 4_096
+LARGEST_METADATA = 128 * 1024
+_RESERVED = {"$JS.>": "jetstream", "$JSC.>": "jetstream", "$NRG.>": "jetstream", "$SYS.>": "system"}
+"""Subjects that a server needs for itself."""
+_FREE = ("$JS.EVENT.", "$SYS.ACCOUNT.")
+"""What of them a stream may have."""
 
 
 def completed(config: StreamConfig, *, in_memory: bool) -> StreamConfig:
@@ -40,16 +47,39 @@ def completed(config: StreamConfig, *, in_memory: bool) -> StreamConfig:
     for name, length in (("max age", age), ("duplicates window", window)):
         if length is not None and length.total_seconds() < _LEAST_AGE:
             raise error_for(500, 10052, f"{name} needs to be >= 100ms")
-    return replace(config, subjects=config.subjects or (config.name,))
+    config = replace(config, subjects=config.subjects or (config.name,))
+    _check_reserved(config.subjects)
+    _check_sizes(config)
+    return config
+
+
+def _check_reserved(subjects: Iterable[str]) -> None:
+    for subject in subjects:
+        for reserved, api in _RESERVED.items():
+            if overlaps(subject, reserved) and not subject.startswith(_FREE):
+                raise error_for(500, 10052, f"subjects that overlap with {api} api require no-ack to be true")
+
+
+def _check_sizes(config: StreamConfig) -> None:
+    if len((config.description or "").encode()) > LONGEST_DESCRIPTION:
+        text = f"stream description is too long, maximum allowed is {LONGEST_DESCRIPTION}"
+        raise error_for(500, 10052, text)
+    metadata = config.metadata or {}
+    if sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items()) > LARGEST_METADATA:
+        raise error_for(500, 10052, f"stream metadata exceeds maximum size of {LARGEST_METADATA} bytes")
+
+
+def settled(config: StreamConfig) -> StreamConfig:
+    """The config as it is kept: in a sealed stream nothing comes or goes any more, not even by age."""
+    if not config.sealed:
+        return config
+    return replace(config, max_age=None, discard=DiscardPolicy.NEW, deny_delete=True, deny_purge=True)
 
 
 def check_new(config: StreamConfig) -> None:
     """What only a creation refuses."""
     if config.sealed:
         raise error_for(500, 10052, "stream configuration for create can not be sealed")
-    for subject in config.subjects:
-        if subject == ">" or overlaps(subject, "$JS.API.>"):
-            raise error_for(500, 10052, "subjects that overlap with jetstream api require no-ack to be true")
 
 
 def check_overlap(config: StreamConfig, others: list[StreamConfig]) -> None:
@@ -69,8 +99,6 @@ def check_update(old: StreamConfig, new: StreamConfig) -> None:
         reason = "stream configuration update can not change retention policy to/from workqueue"
     elif old.first_sequence != new.first_sequence:
         reason = "stream configuration update can not change first sequence"
-    elif old.max_consumers != new.max_consumers:
-        reason = "stream configuration update can not change max consumers"
     else:
         for name, text in (
             ("sealed", "unseal a sealed stream"),
@@ -80,8 +108,5 @@ def check_update(old: StreamConfig, new: StreamConfig) -> None:
         ):
             if getattr(old, name) and not getattr(new, name):
                 reason = f"stream configuration update can not {text}"
-    if reason is None and old.sealed and new != old:
-        reason = "stream is sealed"
     if reason is not None:
         raise error_for(500, 10052, reason)
-    check_new(replace(new, sealed=False))

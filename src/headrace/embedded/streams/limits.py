@@ -9,9 +9,9 @@ import apsw
 
 from headrace.embedded.streams.catalog import StreamRecord, overheads, subject_name, window_ns
 from headrace.embedded.streams.removal import remove, remove_range
-from headrace.streams.config import StreamConfig
+from headrace.streams.config import DiscardPolicy, StreamConfig
 
-__all__ = ["enforce", "expire", "has_limits", "oldest_of_subject", "trim_ids"]
+__all__ = ["enforce", "expire", "has_limits", "oldest_bytes", "oldest_of_subject", "trim_ids"]
 
 BATCH = 5_000
 
@@ -27,6 +27,8 @@ def enforce(connection: apsw.Connection, record: StreamRecord, subjects: Iterabl
     removed = 0
     if config.max_messages_per_subject is not None:
         removed += _per_subject(connection, record, config.max_messages_per_subject, subjects)
+    if config.discard is DiscardPolicy.NEW:
+        return removed  # what is there stays, also under limits that were lowered
     if config.max_messages is not None:
         (count,) = connection.execute("SELECT msgs FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
         if count > config.max_messages:
@@ -61,6 +63,19 @@ def oldest_of_subject(connection: apsw.Connection, record: StreamRecord, subject
     else:
         sql = f"SELECT seq FROM msg_{record.id} WHERE subject = ? ORDER BY seq LIMIT ?"
     return [row[0] for row in connection.execute(sql, (subject, count))]
+
+
+def oldest_bytes(connection: apsw.Connection, record: StreamRecord, subject: str) -> int:
+    """The size of the oldest message on a subject, as `StreamState.bytes` counts it; 0 = none."""
+    found = connection.execute("SELECT id FROM subject WHERE name = ?", (subject,)).fetchone()
+    oldest = [] if found is None else oldest_of_subject(connection, record, int(found[0]), 1)
+    row = connection.execute(
+        f"SELECT length(data), length(headers) FROM msg_{record.id} WHERE seq = ?", (oldest[0] if oldest else 0,)
+    ).fetchone()
+    if row is None:
+        return 0
+    fixed, per_block = overheads(record.config)
+    return int(fixed + len(subject.encode()) + row[0] + (0 if row[1] is None else row[1] + per_block))
 
 
 def _bytes(connection: apsw.Connection, record: StreamRecord, most: int) -> int:

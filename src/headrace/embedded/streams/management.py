@@ -18,7 +18,7 @@ from headrace.embedded.streams.catalog import (
     subject_ids,
     text_of,
 )
-from headrace.embedded.streams.configs import check_new, check_overlap, check_update
+from headrace.embedded.streams.configs import check_new, check_overlap, check_update, settled
 from headrace.embedded.streams.limits import enforce, expire, oldest_of_subject
 from headrace.embedded.streams.removal import remove, remove_range
 from headrace.streams.config import PurgeOptions, StreamConfig
@@ -29,6 +29,7 @@ __all__ = ["create", "delete_message", "drop", "overwrite", "purge", "update"]
 
 def create(connection: apsw.Connection, config: StreamConfig, now: int) -> StreamRecord:
     """Make it; an equal one is returned as it is."""
+    check_new(config)
     try:
         existing = stream_by_name(connection, config.name)
     except StreamNotFoundError:
@@ -37,7 +38,6 @@ def create(connection: apsw.Connection, config: StreamConfig, now: int) -> Strea
         if existing.config == config:
             return existing
         raise error_for(400, 10058, "stream name already in use with a different configuration")
-    check_new(config)
     check_overlap(config, [record.config for record in streams_all(connection)])
     first = config.first_sequence or 1
     connection.execute(
@@ -56,6 +56,7 @@ def update(connection: apsw.Connection, config: StreamConfig, now: int) -> Strea
         return old
     check_update(old.config, config)
     check_overlap(config, [record.config for record in streams_all(connection)])
+    config = settled(config)
     connection.execute("UPDATE stream SET config = ? WHERE id = ?", (text_of(config), old.id))
     bump_generation(connection)
     record = stream_by_name(connection, config.name)
@@ -109,7 +110,14 @@ def purge(connection: apsw.Connection, name: str, options: PurgeOptions, now: in
         ids = subject_ids(connection, record.id, [options.subject])
         if ids is not None:
             return _purge_subjects(connection, record, ids, options, most)
-    return remove_range(connection, record, 0, _purge_edge(connection, record, options, most))
+    edge = _purge_edge(connection, record, options, most)
+    removed = remove_range(connection, record, 0, edge)
+    if options.sequence is not None and edge == options.sequence - 1:
+        # as a server does: the next message gets this sequence, even if that lies beyond the end
+        connection.execute(
+            "UPDATE stream SET last_seq = ?1, first_seq = ?1 + 1 WHERE id = ?2 AND last_seq < ?1", (edge, record.id)
+        )
+    return removed
 
 
 def _purge_edge(connection: apsw.Connection, record: StreamRecord, options: PurgeOptions, most: int | None) -> int:
