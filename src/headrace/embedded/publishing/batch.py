@@ -60,16 +60,14 @@ class Batch:
                 run.fresh[msg_id] = run.seq + 1
             run.seq = seq = run.seq + 1
             run.last_id = msg_id or ""
-            ts = run.ts
             # checksum(), written out: a call per message would cost a tenth of the whole
-            crc = (seq * 0x9E3779B1 ^ (ts ^ ts >> 32) * 0x85EBCA6B ^ route.crc ^ seq >> 32) & 0xFFFFFFFF
+            crc = (seq * 0x9E3779B1 ^ route.salt ^ seq >> 32) & 0xFFFFFFFF
             data = entry.data
             size = route.fixed + len(data)
             if block is not None:
                 crc = crc32(block, crc)
                 size += len(block) + run.per_block
-            expires = None if run.max_age is None else ts + run.max_age
-            run.rows.append((seq, ts, route.subject_id, expires, block, data, crc32(data, crc)))
+            run.rows.append((seq, run.ts, route.subject_id, run.expires, block, data, crc32(data, crc)))
             run.bytes += size
             route.count += 1
             route.last = seq
@@ -89,6 +87,7 @@ class Batch:
         if not route.subject_id:
             route.subject_id = intern(self.connection, subject)
         route.serial = self.routes.serial
+        route.salt = (run.ts ^ run.ts >> 32) * 0x85EBCA6B ^ route.crc
         route.count, route.first = 0, run.seq + 1
         run.touched.append(route)
         return route

@@ -47,6 +47,7 @@ class Run:
     __slots__ = (
         "added",
         "bytes",
+        "expires",
         "fixed",
         "fresh",
         "held",
@@ -79,6 +80,8 @@ class Run:
         self.serial = self.added = 0
         self.seq = self.ts = self.msgs = self.bytes = self.held = 0
         """``held``: what of `bytes` is counted as written."""
+        self.expires: int | None = None
+        """When what is stored now goes by age."""
         self.many = False
         self.last_id = self.top_id = ""
         self.rows: list[tuple[Any, ...]] = []
@@ -96,6 +99,7 @@ class Run:
         self.seq, last_ts, self.msgs, self.bytes, many, self.last_id = row
         self.many = bool(many)
         self.ts = max(now, last_ts)
+        self.expires = None if self.max_age is None else self.ts + self.max_age
         self.held = self.bytes
         (top,) = connection.execute(f"SELECT max(msg_id) FROM dedup_{self.record.id}").fetchone() or (None,)
         self.top_id = top or ""
@@ -104,7 +108,7 @@ class Run:
 class Route:
     """Where one subject goes, and what came for it in this transaction."""
 
-    __slots__ = ("count", "crc", "first", "fixed", "last", "run", "serial", "subject", "subject_id")
+    __slots__ = ("count", "crc", "first", "fixed", "last", "run", "salt", "serial", "subject", "subject_id")
 
     def __init__(self, subject: str, run: Run) -> None:
         self.subject = subject
@@ -112,7 +116,7 @@ class Route:
         encoded = subject.encode()
         self.crc = crc32(encoded)
         self.fixed = run.fixed + len(encoded)
-        self.subject_id = 0
+        self.subject_id = self.salt = 0
         self.serial = self.count = self.first = self.last = 0
 
 
