@@ -103,6 +103,7 @@ class EmbeddedStreams:
         self._started = True
         await self._room.consumers.start()
         self._room.maintenance.start()
+        await self._room.forgetting.start()
         if store.recovered:
             self._failed_at = store.now_ns()
             await self._tell_reopened()
@@ -337,6 +338,7 @@ class EmbeddedStreams:
         try:
             if not (store.closed or store.options.read_only) and self._started:
                 self._publisher.close()
+                await self._room.forgetting.aclose()
                 await self._room.maintenance.aclose()
                 await self._room.consumers.aclose()
         finally:

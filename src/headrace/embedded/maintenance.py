@@ -19,7 +19,7 @@ from headrace.embedded.store.checkpoints import checkpoint, sync_log, unused_byt
 from headrace.embedded.store.files import CONSUMERS_FILE, RESERVE, STREAMS_FILE, reserve
 from headrace.embedded.store.store import Store
 from headrace.embedded.streams.catalog import streams_all
-from headrace.embedded.streams.limits import BATCH, expire, trim_ids
+from headrace.embedded.streams.limits import BATCH, expire
 from headrace.streams.msg import time_of_ns
 
 __all__ = ["Maintenance"]
@@ -187,11 +187,10 @@ class Maintenance:
 
 
 def sweep(connection: apsw.Connection, now: int) -> int | None:
-    """Delete a batch of what has expired and forget old ids; when the next message expires."""
+    """Delete a batch of what has expired; when the next message expires."""
     following: int | None = None
     for record in streams_all(connection):
         expire(connection, record, now, BATCH)
-        trim_ids(connection, record, now, BATCH)
         sql = f"SELECT min(expires) FROM msg_{record.id} WHERE expires IS NOT NULL"
         (first,) = connection.execute(sql).fetchone() or (None,)
         if first is not None and (following is None or first < following):

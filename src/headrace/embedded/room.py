@@ -10,6 +10,7 @@ import apsw
 
 from headrace.core.errors import BrokerTimeoutError
 from headrace.embedded.consumers.room import ConsumerRoom
+from headrace.embedded.forgetting import Forgetting
 from headrace.embedded.maintenance import Maintenance
 from headrace.embedded.publishing.publisher import Publisher
 from headrace.embedded.store.store import Store
@@ -27,7 +28,9 @@ class Room:
         self.consumers = ConsumerRoom(store)
         self.publisher = Publisher(store)
         self.maintenance = Maintenance(store)
+        self.forgetting = Forgetting(store)
         self.publisher.on_expiry = self.maintenance.expires_at
+        self.publisher.on_ids = self.forgetting.due
         self.publisher.on_disk_full = self.maintenance.disk_full
         self.maintenance.tell_full = self._tell_full
         self.calls = self.errors = 0

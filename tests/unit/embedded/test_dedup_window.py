@@ -1,6 +1,7 @@
 """Ids are remembered per stream for its window, also when their message is gone."""
 
 import asyncio
+import random
 
 from headrace import embedded
 from headrace.streams.config import PurgeOptions, StreamConfig, StreamMessage
@@ -66,3 +67,24 @@ async def test_old_ids_are_forgotten():
             await asyncio.sleep(3)
         count = await streams._store.streams.call(lambda db: db.execute("SELECT count(*) FROM dedup_1").fetchone()[0])
         assert count < 3500
+
+
+@virtual_time
+async def test_random_ids_do_not_pile_up():
+    async with embedded.open(":memory:") as streams:
+        await streams.create_stream(CONFIG)
+        numbers = random.Random(7)
+        for _ in range(40):
+            batch = [StreamMessage("s.a", msg_id=numbers.randbytes(8).hex()) for _ in range(100)]
+            await streams.publish_many(batch)
+            await asyncio.sleep(0.2)
+        assert await ids_in(streams) <= 1.5 * 1_000 + 200, "ten batches are in a window"
+        await asyncio.sleep(4)
+        assert await ids_in(streams) == 0
+
+
+async def ids_in(streams):
+    def count(connection):
+        return connection.execute("SELECT count(*) FROM dedup_1").fetchone()[0]
+
+    return await streams._room.read(count)

@@ -302,10 +302,13 @@ class Claimer:
         if self.settings.headers_only:
             return  # the body was not read, and the checksum covers it
         sums = {key: crc32(subject_name(self._connection, key).encode()) for key in {row[2] for row in rows}}
+        last = common = 0
         for sequence, stamp, subject, headers, data, crc in rows:
-            # run.checksum, written out: a call and an encoded subject per row would cost more than the sum
-            start = sequence * 0x9E3779B1 ^ (stamp ^ stamp >> 32) * 0x85EBCA6B ^ sums[subject] ^ sequence >> 32
-            start &= 0xFFFFFFFF
+            # checksum(), written out: a call and an encoded subject per row would cost more than the sum, and the
+            # messages of one commit share their time
+            if stamp != last:
+                last, common = stamp, (stamp ^ stamp >> 32) * 0x85EBCA6B
+            start = (sequence * 0x9E3779B1 ^ common ^ sums[subject] ^ sequence >> 32) & 0xFFFFFFFF
             if crc32(data, crc32(headers, start) if headers else start) != crc:
                 raise CorruptedError("the checksum does not fit", stream=self._stream, sequence=sequence)
 

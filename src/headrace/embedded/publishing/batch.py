@@ -13,13 +13,11 @@ from headrace.embedded.publishing.checks import checked, nothing_answers
 from headrace.embedded.publishing.run import Entry, Result, Route, Routes, Run
 from headrace.embedded.streams.catalog import index_from, intern
 from headrace.embedded.streams.checksum import checksum
-from headrace.embedded.streams.limits import enforce, expire, has_limits, trim_ids
+from headrace.embedded.streams.limits import enforce, expire, has_limits
 from headrace.streams.config import StreamPublishOptions
 from headrace.streams.info import PubAck
 
 __all__ = ["Batch"]
-
-TRIM_EVERY = 1_000
 
 
 class Batch:
@@ -32,6 +30,8 @@ class Batch:
         self.failed_keys = failed_keys
         self.earliest: int | None = None
         """When the first of these messages expires."""
+        self.forget: int | None = None
+        """When the first of their ids may be forgotten."""
         self.stored = self.bytes = 0
         routes.begin(connection)
 
@@ -165,10 +165,7 @@ class Batch:
         if run.fresh:
             sql = f"INSERT OR REPLACE INTO dedup_{record.id} VALUES(?,?,?)"
             connection.executemany(sql, zip(run.fresh, run.fresh.values(), repeat(run.ts)))
-            run.added += len(run.fresh)
-            if run.added >= TRIM_EVERY:
-                trim_ids(connection, record, self.now, run.added)
-                run.added = 0
+            self.forget = run.ts + run.window if self.forget is None else min(self.forget, run.ts + run.window)
         run.msgs += len(run.rows)
         self.stored += len(run.rows)
         self.bytes += run.bytes - run.held

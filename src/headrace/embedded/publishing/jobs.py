@@ -100,6 +100,7 @@ class PublishJob(Job):
         self.timer: asyncio.TimerHandle | None = None
         self.overdue = False
         self.earliest: int | None = None
+        self.forget: int | None = None
         """When the first of its messages goes."""
         self.stored = self.bytes = 0
         """Messages and bytes, as the stream counts them."""
@@ -122,7 +123,8 @@ class PublishJob(Job):
         batch = Batch(connection, self.desk.routes, self.clock.now_ns(), self.failed_keys)
         batch.store(self.entries, self.results)
         batch.flush()
-        self.earliest, self.stored, self.bytes = batch.earliest, batch.stored, batch.bytes
+        self.earliest, self.forget = batch.earliest, batch.forget
+        self.stored, self.bytes = batch.stored, batch.bytes
         self._cover()
 
     def _cover(self) -> None:
@@ -154,7 +156,7 @@ class PublishJob(Job):
                 waiter.set_exception(publish_error(error, entry.msg_id))
 
     def _forget(self) -> None:
-        self.earliest, self.stored, self.bytes = None, 0, 0
+        self.earliest, self.forget, self.stored, self.bytes = None, None, 0, 0
         self._end()
 
     def _end(self) -> None:

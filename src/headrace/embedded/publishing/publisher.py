@@ -38,6 +38,8 @@ class Publisher:
         """Stored through this handle, as the streams count them."""
         self.on_expiry: Callable[[int], None] = _nothing
         """Told when the first message of a commit expires; the room sets it."""
+        self.on_ids: Callable[[int], None] = _nothing
+        """Told when the ids of a commit may be forgotten; the room sets it."""
         self.on_disk_full: Callable[[], None] = _nothing
         """Told when a commit found the disk full; the room sets it."""
         self.disk_full = False
@@ -169,6 +171,8 @@ class Publisher:
         self.pending_bytes -= job.size
         if job.earliest is not None:
             self.on_expiry(job.earliest)
+        if job.forget is not None:
+            self.on_ids(job.forget)
         self.messages += job.stored
         self.bytes += job.bytes
         while self._room and self.pending_bytes <= self._most_bytes and _wake_first(self._room):

@@ -45,7 +45,6 @@ class Run:
     """One stream within one transaction: its counters in memory, its new rows not yet written."""
 
     __slots__ = (
-        "added",
         "bytes",
         "expires",
         "fixed",
@@ -77,7 +76,7 @@ class Run:
         age: Any = record.config.max_age
         self.max_age = None if age is None else int(age.total_seconds() * 1e9)
         self.window = window_ns(record.config)
-        self.serial = self.added = 0
+        self.serial = 0
         self.seq = self.ts = self.msgs = self.bytes = self.held = 0
         """``held``: what of `bytes` is counted as written."""
         self.expires: int | None = None

@@ -11,7 +11,7 @@ from headrace.embedded.streams.catalog import StreamRecord, overheads, subject_n
 from headrace.embedded.streams.removal import remove, remove_range
 from headrace.streams.config import DiscardPolicy, StreamConfig
 
-__all__ = ["enforce", "expire", "has_limits", "oldest_bytes", "oldest_of_subject", "trim_ids"]
+__all__ = ["enforce", "expire", "forget_ids", "has_ids", "has_limits", "oldest_bytes", "oldest_of_subject"]
 
 BATCH = 5_000
 
@@ -102,27 +102,23 @@ def expire(connection: apsw.Connection, record: StreamRecord, now: int, limit: i
     return remove(connection, record, due) if due else 0
 
 
-def trim_ids(connection: apsw.Connection, record: StreamRecord, now: int, added: int) -> None:
-    """Forget ids older than the window: from the left edge (ours are time-ordered), and a hand that goes round.
+def has_ids(connection: apsw.Connection, record: StreamRecord) -> bool:
+    """Whether it remembers any message id."""
+    return connection.execute(f"SELECT 1 FROM dedup_{record.id} LIMIT 1").fetchone() is not None
 
-    The hand passes half as many rows as were `added`, so a table of random ids stays within three windows.
+
+def forget_ids(connection: apsw.Connection, record: StreamRecord, now: int, after: str) -> str | None:
+    """Look at a slice of the ids behind `after` and forget those older than the window.
+
+    Where that ended, or ``None``: all were looked at, or the stream is gone.
     """
-    table, cutoff = f"dedup_{record.id}", now - window_ns(record.config)
-    left = connection.execute(f"SELECT ts FROM {table} ORDER BY msg_id LIMIT 1").fetchone()
-    if left is not None and left[0] <= cutoff:
-        _trim(connection, table, cutoff, "", 2 * added)
-    (hand,) = connection.execute("SELECT hand FROM stream WHERE id = ?", (record.id,)).fetchone() or ("",)
-    reached = _trim(connection, table, cutoff, hand, added // 2 + 1)
-    if reached != hand:
-        connection.execute("UPDATE stream SET hand = ? WHERE id = ?", (reached, record.id))
-
-
-def _trim(connection: apsw.Connection, table: str, cutoff: int, after: str, count: int) -> str:
-    """Look at `count` ids behind `after` and forget the old ones; where that ended (the end begins anew)."""
-    (upper,) = connection.execute(
-        f"SELECT max(msg_id) FROM (SELECT msg_id FROM {table} WHERE msg_id > ? ORDER BY msg_id LIMIT ?)", (after, count)
-    ).fetchone() or (None,)
+    if connection.execute("SELECT 1 FROM stream WHERE id = ?", (record.id,)).fetchone() is None:
+        return None
+    table = f"dedup_{record.id}"
+    slice_of = f"SELECT msg_id FROM {table} WHERE msg_id > ? ORDER BY msg_id LIMIT {BATCH}"
+    (upper,) = connection.execute(f"SELECT max(msg_id) FROM ({slice_of})", (after,)).fetchone() or (None,)
     if upper is None:
-        return ""
-    connection.execute(f"DELETE FROM {table} WHERE msg_id > ? AND msg_id <= ? AND ts <= ?", (after, upper, cutoff))
+        return None
+    bounds = (after, upper, now - window_ns(record.config))
+    connection.execute(f"DELETE FROM {table} WHERE msg_id > ? AND msg_id <= ? AND ts <= ?", bounds)
     return str(upper)
