@@ -63,7 +63,7 @@ clean: ## remove what the other verbs made
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	"$(PYTHON)" -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,cli]'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,cli,compress]'
 	@touch $@
 
 .venv/.ready-bench: $(READY)

@@ -12,6 +12,9 @@ from headrace.core.errors import CodecError, ConfigError
 __all__ = ["CODINGS", "Bound", "Coding"]
 
 _STEP = 256 * 1024
+_FIRST_PIECE = 1_024
+"""Input goes in by pieces that grow: what a member leaves over is copied, and a body may have very many members."""
+_ZSTD_PIECE = 64
 _ZSTD_WINDOW_LOG = 23  # 8 MiB
 _INSTALL = "pip install 'headrace[compress]'"
 
@@ -70,21 +73,29 @@ class _Gzip:
         return compress
 
     def decompress(self, body: bytes, bound: Bound) -> bytes:
-        rest = body
+        view, at = memoryview(body), 0
         while True:
-            machine = zlib.decompressobj(16 + zlib.MAX_WBITS)
-            while not machine.eof:
-                try:
-                    part = machine.decompress(rest, bound.step)
-                except zlib.error as error:
-                    raise CodecError(f"body is not gzip: {error}") from None
-                rest = machine.unconsumed_tail
-                if not part and not rest and not machine.eof:
-                    raise CodecError("body is not gzip: it ends too early")
-                bound.add(part)
-            rest = machine.unused_data
-            if not rest:
+            try:
+                at = self._member(view, at, bound)
+            except zlib.error as error:
+                raise CodecError(f"body is not gzip: {error}") from None
+            if at == len(view):
                 return bound.body()
+
+    @staticmethod
+    def _member(view: memoryview, at: int, bound: Bound) -> int:
+        machine, size = zlib.decompressobj(16 + zlib.MAX_WBITS), _FIRST_PIECE
+        rest: bytes | memoryview = b""
+        while not machine.eof:
+            if not rest:
+                rest = view[at : at + size]
+                at, size = at + len(rest), min(2 * size, _STEP)
+            part = machine.decompress(rest, bound.step)
+            rest = machine.unconsumed_tail
+            if not part and not rest and at == len(view) and not machine.eof:
+                raise CodecError("body is not gzip: it ends too early")
+            bound.add(part)
+        return at - len(machine.unused_data)
 
 
 class _Lz4:
@@ -96,27 +107,27 @@ class _Lz4:
 
     def decompress(self, body: bytes, bound: Bound) -> bytes:
         frame = _lz4()
-        rest = body
-        while rest:
+        view, at = memoryview(body), 0
+        while True:
             try:
-                bound.check(frame.get_frame_info(rest).get("content_size") or 0)
-                rest = self._member(frame, rest, bound)
+                bound.check(frame.get_frame_info(view[at : at + _FIRST_PIECE]).get("content_size") or 0)
+                at = self._member(frame.LZ4FrameDecompressor(), view, at, bound)
             except RuntimeError as error:
                 raise CodecError(f"body is not lz4: {error}") from None
-        if not body:
-            raise CodecError("body is not lz4: it is empty")
-        return bound.body()
+            if at == len(view):
+                return bound.body()
 
     @staticmethod
-    def _member(frame: Any, rest: bytes, bound: Bound) -> bytes:
-        machine = frame.LZ4FrameDecompressor()
+    def _member(machine: Any, view: memoryview, at: int, bound: Bound) -> int:
+        size = _FIRST_PIECE
         while not machine.eof:
-            part = machine.decompress(rest, max_length=bound.step)
-            rest = b""
-            if not part and machine.needs_input and not machine.eof:
-                raise CodecError("body is not lz4: it ends too early")
-            bound.add(part)
-        return machine.unused_data or b""
+            piece = view[at : at + size] if machine.needs_input else view[:0]
+            if machine.needs_input:
+                if not piece:
+                    raise CodecError("body is not lz4: it ends too early")
+                at, size = at + len(piece), min(2 * size, _STEP)
+            bound.add(machine.decompress(piece, max_length=bound.step))
+        return at - len(machine.unused_data or b"")
 
 
 class _Zstd:
@@ -131,30 +142,29 @@ class _Zstd:
 
     def decompress(self, body: bytes, bound: Bound) -> bytes:
         zstandard = _zstandard()
-        rest = body
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW_LOG)
+        view, at = memoryview(body), 0
         while True:
             try:
-                parameters = zstandard.get_frame_parameters(rest)
+                parameters = zstandard.get_frame_parameters(view[at : at + _FIRST_PIECE])
                 if parameters.content_size not in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR):
                     bound.check(parameters.content_size)
-                machine = zstandard.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW_LOG).decompressobj()
-                rest = self._member(machine, rest, bound)
+                at = self._member(decompressor.decompressobj(), view, at, bound)
             except zstandard.ZstdError as error:
                 raise CodecError(f"body is not zstd: {error}") from None
-            if not rest:
+            if at == len(view):
                 return bound.body()
 
     @staticmethod
-    def _member(machine: Any, rest: bytes, bound: Bound) -> bytes:
-        # It takes no limit on its output, so it gets its input in pieces: a piece of 64 bytes gives at most a few
-        # blocks of 128 KiB.
-        view, at = memoryview(rest), 0
+    def _member(machine: Any, view: memoryview, at: int, bound: Bound) -> int:
+        # It takes no limit on its output, so its pieces stay small: one gives at most a few blocks of 128 KiB.
         while not machine.eof:
-            if at >= len(rest):
+            piece = view[at : at + _ZSTD_PIECE]
+            if not piece:
                 raise CodecError("body is not zstd: it ends too early")
-            bound.add(machine.decompress(view[at : at + 64]))
-            at += 64
-        return bytes(machine.unused_data) + bytes(view[at:])
+            at += len(piece)
+            bound.add(machine.decompress(piece))
+        return at - len(machine.unused_data)
 
 
 def _lz4() -> Any:
