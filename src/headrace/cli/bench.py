@@ -20,6 +20,7 @@ from headrace.core.delivery import Delivery
 from headrace.core.errors import PublishError
 from headrace.core.message import Message
 from headrace.flow.worker import Worker
+from headrace.streams.errors import StreamNotFoundError
 
 __all__ = ["bench"]
 
@@ -98,12 +99,13 @@ async def _bench(url: str, count: int, size: int) -> list[_Result]:
 async def _topic(broker: Broker) -> AsyncGenerator[str]:
     """A topic that nobody else uses; its stream goes with it."""
     topic = f"headrace-bench-{os.getpid()}-{time.time_ns() // 1_000_000}"
-    await broker.declare(topic)
     try:
+        await broker.declare(topic)
         yield topic
     finally:
-        streams = streams_of(broker)
-        await streams.delete_stream(await streams.stream_name_by_subject(topic))
+        # a Ctrl-C may come while it is made: deleting waits its turn behind that, looking for it would not
+        with contextlib.suppress(StreamNotFoundError):
+            await streams_of(broker).delete_stream(topic)
 
 
 def _keyed(topic: str, body: bytes) -> Callable[[int], Message]:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli.exits import ExitCode, NotFoundError
-from headrace.cli.messages import Stored
+from headrace.cli.messages import Stored, body_text
 from headrace.cli.opening import open_broker, open_streams, run
 from headrace.cli.options import DEFAULT_URL, Json, Url
-from headrace.cli.output import cell, counting, print_document, print_facts, print_table, safe
+from headrace.cli.output import cell, counted, counting, print_document, print_facts, print_table, safe
 from headrace.core.errors import ConfigError
 from headrace.core.message import check_topic
 from headrace.deadletters.letters import ErrorGroup, Letter, RedriveReport
@@ -114,7 +114,7 @@ def show(
     for name, value in message["headers"]:
         print(f"{safe(name)}: {safe(value)}")
     print()
-    print("\n".join(safe(line) for line in message.get("body", message.get("body_base64")).split("\n")))
+    print(body_text(message))
 
 
 async def _show(url: str, topic: str, id: str) -> Letter:
@@ -148,7 +148,8 @@ def redrive(
     if json:
         print_document({"topic": wanted, "dry_run": dry_run, "moved": report.moved, "failed": report.failed})
     else:
-        moved = f"{'would move' if dry_run else 'moved'} {report.moved:,} dead letters of {safe(wanted)}"
+        letters = counted(report.moved, "dead letter")
+        moved = f"{'would move' if dry_run else 'moved'} {letters} of {safe(wanted)}"
         print(moved + (f"; {report.failed:,} were refused and stay" if report.failed else ""))
     if report.failed:
         raise typer.Exit(ExitCode.FAILED)

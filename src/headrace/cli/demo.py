@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Generator
@@ -19,7 +20,7 @@ from headrace.cli.exits import ExitCode
 from headrace.cli.history import Commit, commits, count_commits
 from headrace.cli.opening import open_broker, run, streams_of
 from headrace.cli.options import Json
-from headrace.cli.output import console, print_document, safe
+from headrace.cli.output import console, counted, print_document, safe
 from headrace.cli.proof import COMMITS, DEAD, HANDLED, Handled, Ledger, commit_of, read_ledger
 from headrace.core.broker import Broker
 from headrace.core.delivery import Delivery
@@ -285,7 +286,7 @@ def _table(scene: _Scene) -> Table:
 
 def _say_hello(repo: Path, place: str, total: int, before: Ledger) -> None:
     where = safe(str(repo.resolve()))
-    print(f"{_plural(total, 'commit')} in {where}; {_HANDLERS} handlers, one author's commits in order")
+    print(f"{counted(total, 'commit')} in {where}; {_HANDLERS} handlers, one author's commits in order")
     if before.published:
         done = len(before.handled) + len(before.dead)
         print(f"going on in {safe(place)}: {len(before.published):,} were published, {done:,} are done", flush=True)
@@ -302,22 +303,19 @@ def _say_goodbye(scene: _Scene, after: Ledger, place: str, *, stopped: bool, jso
     if stopped:
         print(f"stopped; {len(after.waiting):,} published commits wait, run it again to go on")
     print(f"proved, from what is stored in {safe(place)}:")
-    dead = _plural(len(after.dead), "dead letter")
+    dead = counted(len(after.dead), "dead letter")
     parts = f"{len(after.published):,} published = {len(after.handled):,} handled + {dead}"
     if after.waiting:
         parts += f" + {len(after.waiting):,} {'waiting' if stopped else 'LOST'}"
     print(f"  nothing lost   {parts}{f'; {len(after.invented):,} INVENTED' if after.invented else ''}")
-    authors = _plural(after.authors, "author")
+    authors = counted(after.authors, "author")
     print(f"  order kept     {authors}, {after.out_of_order:,} of their commits handled out of order")
     print(f"  one at a time  {scene.overlaps:,} times in this run two commits of one author at once")
     if scene.before:
         print(f"  went on        {scene.before:,} handled by earlier runs; {after.repeated:,} of all handled twice")
     if after.dead:
-        print(f"look: headrace dead ls {COMMITS} --url {safe(place)}")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        command = "headrace" if shutil.which("headrace") else safe(sys.argv[0])  # make demo runs it out of .venv
+        print(f"look: {command} dead ls {COMMITS} --url {safe(place)}")
 
 
 def _facts(scene: _Scene, after: Ledger, *, stopped: bool) -> dict[str, Any]:

@@ -10,18 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from headrace.cli.exits import ExitCode, message_of_error
+from headrace.cli.examination import FILES, Finding, Verdict, examine_store
+from headrace.cli.exits import ExitCode
 from headrace.cli.opening import open_streams, run
 from headrace.cli.options import DEFAULT_URL, Json, Url, directory_of, is_directory
-from headrace.cli.output import console, print_document, safe
-from headrace.core.errors import HeadraceError
+from headrace.cli.output import print_document, safe
 
 __all__ = ["doctor"]
 
@@ -34,23 +32,6 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "afs", "ceph", "gluste
 _UNSURE = ("fuse", "9p", "virtiofs")
 
 
-class Verdict(Enum):
-    """What a check found."""
-
-    GOOD = "ok"
-    WARNING = "warning"
-    BAD = "bad"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check."""
-
-    check: str
-    verdict: Verdict
-    text: str
-
-
 def doctor(
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Read and check every message.")] = True,
     url: Url = DEFAULT_URL,
@@ -61,8 +42,8 @@ def doctor(
     if is_directory(url):
         path = directory_of(url, "doctor")
         findings += _directory(path)
-        if verify and _is_store(path):
-            findings.append(_verify(path))
+        if _is_store(path):
+            findings += examine_store(path, verify=verify)
     else:
         findings.append(_connection(url))
     healthy = all(finding.verdict is not Verdict.BAD for finding in findings)
@@ -121,7 +102,7 @@ def _access(path: Path, there: Path) -> Finding:
 
 
 def _is_store(path: Path) -> bool:
-    return (path / "streams.db").exists()
+    return any((path / name).exists() for name in FILES)
 
 
 def _file_system(path: Path) -> Finding:
@@ -167,20 +148,6 @@ def _sync_rate(path: Path) -> Finding:
     if rate < _SLOW_SYNCS:
         return Finding("sync", Verdict.WARNING, f"{text}: slow; publish in batches or from many tasks")
     return Finding("sync", Verdict.GOOD, text)
-
-
-def _verify(path: Path) -> Finding:
-    from headrace.embedded import verify
-
-    try:
-        with console(err=True).status("verifying"):
-            report = run(verify(path))
-    except (HeadraceError, OSError) as error:
-        return Finding("store", Verdict.BAD, message_of_error(error))
-    if report.ok:
-        return Finding("store", Verdict.GOOD, f"{report.messages:,} messages, all intact")
-    problems = "; ".join(f"{problem.stream} {problem.sequence}: {problem.what}" for problem in report.problems[:3])
-    return Finding("store", Verdict.BAD, f"{len(report.problems)} problems: {problems}")
 
 
 def _connection(url: str) -> Finding:

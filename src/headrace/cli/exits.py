@@ -59,7 +59,8 @@ def message_of_error(error: BaseException) -> str:
     if isinstance(error, HeadraceError):
         return text
     if isinstance(error, OSError):
-        return text or type(error).__name__
+        said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror
+        return said or text or type(error).__name__
     return f"{type(error).__name__}: {text} (a fault of headrace; HEADRACE_DEBUG=1 shows where)"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.messages import Stored, stored, stream_of_topic
+from headrace.cli.messages import Stored, body_text, stored, stream_of_topic
 from headrace.cli.opening import open_streams, run
 from headrace.cli.options import DEFAULT_URL, Json, Url
 from headrace.cli.output import cell, print_document, safe
@@ -51,5 +51,4 @@ def _print(found: Stored) -> None:
     for name, value in found.message.headers.items():
         print(f"{safe(name):<{width}}  {safe(value if isinstance(value, str) else repr(value))}")
     print()
-    body: str = facts.get("body", facts.get("body_base64", ""))
-    print("\n".join(safe(line) for line in body.split("\n")))
+    print(body_text(facts))

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from headrace.cli.exits import ExitCode, exit_code_of, message_of_error
@@ -18,8 +19,11 @@ _NEEDED = ("typer", "rich", "click")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code (`ExitCode`); what went wrong is one line on stderr."""
     logging.getLogger("headrace").addHandler(logging.NullHandler())  # a command says itself what went wrong
+    _fill_closed_streams()
     try:
         application = build()
+    except KeyboardInterrupt:
+        return _fail("interrupted", ExitCode.INTERRUPTED)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _NEEDED:
             raise
@@ -36,7 +40,7 @@ def build() -> Any:
     """The typer application with all its commands. ``ModuleNotFoundError`` where the extra `cli` is not installed."""
     import typer
 
-    from headrace.cli import bench, consumer, dead, demo, doctor, get, publish, stream, tail
+    from headrace.cli import bench, consumer, dead, demo, doctor, front, get, publish, stream, tail
 
     application = typer.Typer(
         name="headrace",
@@ -44,7 +48,9 @@ def build() -> Any:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+    application.callback()(front.front)
     application.add_typer(stream.commands, name="stream", help="Streams: where messages are stored.")
     application.add_typer(consumer.commands, name="consumer", help="Consumers: durable positions in a stream.")
     application.add_typer(dead.commands, name="dead", help="Dead letters: what no handler could process.")
@@ -55,6 +61,18 @@ def build() -> Any:
     application.command("doctor")(doctor.doctor)
     application.command("demo")(demo.demo)
     return application
+
+
+def _fill_closed_streams() -> None:
+    """Where a standard stream is closed, nothing is printed; and no file of the store takes its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  (until the process ends)
 
 
 def _ended(error: BaseException) -> int:

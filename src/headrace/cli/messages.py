@@ -14,7 +14,7 @@ from headrace.streams.api import Stream, StreamManager
 from headrace.streams.msg import RawStreamMsg
 from headrace.streams.wire import decode
 
-__all__ = ["Stored", "read_all", "read_topic", "stored", "stream_of_topic"]
+__all__ = ["Stored", "body_text", "read_all", "read_topic", "stored", "stream_of_topic"]
 
 PAGE = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,6 +49,13 @@ class Stored:
         key = "" if message.key is None else f"  key={safe(_text(message.key))}"
         head = f"{self.sequence:>{_NUMBER_WIDTH}}  {cell(message.time)}  {safe(message.topic)}{key}"
         return f"{head}  {safe(_text(message.body))}"
+
+
+def body_text(facts: dict[str, Any]) -> str:
+    """A body on lines of its own; one that is no text stands in base64, and says so."""
+    if "body" in facts:
+        return "\n".join(safe(line) for line in facts["body"].split("\n"))
+    return f"(no text, in base64; get --raw gives the bytes)\n{facts['body_base64']}"
 
 
 def stored(raw: RawStreamMsg, stream: str) -> Stored:

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from headrace.cli.exits import StoppedError
-from headrace.cli.options import is_directory
+from headrace.cli.options import is_directory, is_embedded
 from headrace.core.broker import Broker
 from headrace.core.errors import UnsupportedError
 from headrace.streams.api import StreamManager
 
-__all__ = ["open_broker", "open_streams", "run", "streams_of"]
+__all__ = ["TIMEOUT", "open_broker", "open_streams", "run", "streams_of"]
 
 T = TypeVar("T")
 
 
+TIMEOUT: ContextVar[timedelta | None] = ContextVar("timeout", default=None)
+"""Longest wait for the broker (--timeout); ``None``: the engine's own default."""
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command. Ctrl-C cancels it, so that what it opened is closed in order; ``StoppedError`` then."""
+    """Run a command. Ctrl-C or SIGTERM cancels it, so that what it opened is closed in order; ``StoppedError`` then."""
     try:
-        return asyncio.run(work)
-    except KeyboardInterrupt as error:
+        return asyncio.run(_stoppable(work))
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
         raise StoppedError from error
+
+
+async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """asyncio cancels at a Ctrl-C of itself, but not at a SIGTERM."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101  (asyncio.run made one)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await work
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 @asynccontextmanager
@@ -35,10 +53,14 @@ async def open_broker(url: str, *, look_only: bool = False, create: bool = True)
     from headrace.connect import connect
 
     options: Any = None
-    if is_directory(url) and (look_only or not create):
+    if is_embedded(url):
         from headrace.embedded.options import EmbeddedOptions
 
-        options = EmbeddedOptions(read_only=look_only, create=False)
+        options = EmbeddedOptions(
+            read_only=look_only and is_directory(url),
+            create=not is_directory(url) or (create and not look_only),
+            timeout=TIMEOUT.get() or EmbeddedOptions.timeout,
+        )
     async with connect(url, options=options, create=not look_only) as broker:
         yield broker
 

@@ -14,7 +14,7 @@ import typer
 
 from headrace.core.errors import ConfigError, HeadraceError
 
-__all__ = ["DEFAULT_URL", "Json", "Url", "Yes", "confirm", "directory_of", "duration_of", "is_directory"]
+__all__ = ["DEFAULT_URL", "Json", "Url", "Yes", "confirm", "directory_of", "duration_of", "is_directory", "is_embedded"]
 
 DEFAULT_URL = "./data"
 MEMORY = ":memory:"
@@ -53,6 +53,11 @@ def is_directory(url: str) -> bool:
     return url != MEMORY and ("://" not in url or url.startswith(_FILE))
 
 
+def is_embedded(url: str) -> bool:
+    """Whether the embedded engine serves this URL."""
+    return url == MEMORY or is_directory(url)
+
+
 def directory_of(url: str, command: str) -> Path:
     """The directory that `url` names; ``ConfigError`` where it names something else."""
     if not is_directory(url):
@@ -66,10 +71,11 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{question} Nobody can be asked here: say --yes")
-    # asyncio only notes a Ctrl-C for later, and nothing comes later while an answer is waited for
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # asyncio only notes a signal for later, and nothing comes later while an answer is waited for
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if not typer.confirm(question, err=True):
             raise HeadraceError("not done")
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

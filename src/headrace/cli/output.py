@@ -30,6 +30,7 @@ __all__ = [
     "builtins_of",
     "cell",
     "console",
+    "counted",
     "counting",
     "print_document",
     "print_facts",
@@ -73,6 +74,11 @@ def cell(value: object) -> str:
     return safe(str(value))
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 message``, ``2 messages``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _length(value: timedelta) -> str:
     """A length of time in the largest unit that it is whole in, as options take it."""
     for unit, name in ((timedelta(days=1), "d"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "m")):
@@ -91,7 +97,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         numbers = all(isinstance(row[place], int) for row in held)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=not place)
+        whole = numbers or any(isinstance(row[place], datetime) for row in held)  # text gives way, these never
+        header = column.replace(" ", "\n") if whole and terminal else column
+        table.add_column(header, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for row in held:
         table.add_row(*(Text(cell(value)) for value in row))
     console().print(table)

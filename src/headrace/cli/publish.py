@@ -6,7 +6,8 @@ import asyncio
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -14,6 +15,7 @@ from typing import Annotated, Any, cast
 import msgspec
 import typer
 
+from headrace.cli.exits import NotFoundError, StoppedError
 from headrace.cli.opening import open_broker, run
 from headrace.cli.options import DEFAULT_URL, Json, Url
 from headrace.cli.output import cell, counting, print_document
@@ -91,7 +93,8 @@ def publish(
             check_message(message)
             run(_publish_one(url, message, sent))
         else:
-            run(_publish_lines(url, file, _Form(topic, headers, key, id), sent))
+            with _source(file) as descriptor:
+                run(_publish_lines(url, descriptor, _Form(topic, headers, key, id), sent))
     finally:
         if sent.published or sys.exc_info()[0] is None:
             _print(topic, sent, json=json)
@@ -102,22 +105,50 @@ async def _publish_one(url: str, message: Message, sent: _Sent) -> None:
         await _send(broker, [message], sent)
 
 
-async def _publish_lines(url: str, file: Path | None, form: _Form, sent: _Sent) -> None:
-    descriptor = _STDIN if file is None or str(file) == "-" else os.open(file, os.O_RDONLY)
+async def _publish_lines(url: str, descriptor: int, form: _Form, sent: _Sent) -> None:
+    status = os.fstat(descriptor)
+    total = status.st_size if stat.S_ISREG(status.st_mode) else None
+    with counting(f"publishing to {form.topic}", total, in_bytes=True) as count:
+        async with open_broker(url) as broker:
+            number = 0
+            async for lines, size in _lines(descriptor):
+                for batch in _batches(lines):
+                    await _send_lines(broker, form, batch, number, sent)
+                    number += len(batch)
+                count(size)
+
+
+@contextmanager
+def _source(file: Path | None) -> Generator[int]:
+    """The descriptor to read from. Opened outside the loop: a named pipe waits for its writer, and Ctrl-C ends that."""
+    descriptor = _STDIN
     try:
-        status = os.fstat(descriptor)
-        total = status.st_size if stat.S_ISREG(status.st_mode) else None
-        with counting(f"publishing to {form.topic}", total, in_bytes=True) as count:
-            async with open_broker(url) as broker:
-                number = 0
-                async for lines, size in _lines(descriptor):
-                    for batch in _batches(lines):
-                        await _send_lines(broker, form, batch, number, sent)
-                        number += len(batch)
-                    count(size)
+        if file is None or str(file) == "-":
+            _check_standard_input()
+        else:
+            descriptor = _opened(file)
+        yield descriptor
+    except KeyboardInterrupt:
+        raise StoppedError from None
     finally:
         if descriptor != _STDIN:
             os.close(descriptor)
+
+
+def _check_standard_input() -> None:
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed: give a message or --file")
+    if os.isatty(_STDIN):
+        print("one message a line, as JSON; Ctrl-D ends", file=sys.stderr)
+
+
+def _opened(file: Path) -> int:
+    if file.is_dir():
+        raise ConfigError(f"--file must be a file, got the directory {file}")
+    try:
+        return os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {file}") from None
 
 
 async def _send_lines(broker: Broker, form: _Form, lines: list[bytes], before: int, sent: _Sent) -> None:
@@ -188,7 +219,8 @@ def _batches(lines: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _content(file: Path | None) -> bytes:
-    return sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
+    with _source(file) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as source:
+        return source.read()
 
 
 def _headers(given: list[str]) -> Headers:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from headrace.cli.exits import NotFoundError
 from headrace.cli.opening import open_streams, run
 from headrace.cli.options import DEFAULT_URL, Json, Url, Yes, confirm, directory_of, duration_of
-from headrace.cli.output import builtins_of, cell, console, print_document, print_facts, print_table
-from headrace.core.errors import UnsupportedError
+from headrace.cli.output import cell, console, counted, print_document, print_facts, print_table
+from headrace.core.errors import ConfigError, UnsupportedError
 from headrace.streams.config import DiscardPolicy, PurgeOptions, RetentionPolicy, StreamConfig
 from headrace.streams.info import StreamInfo
 
@@ -80,15 +81,13 @@ async def _ls(url: str, subject: str | None, *, json: bool) -> None:
         print_document(found)
         return
     print_table(
-        ("name", "subjects", "messages", "bytes", "first", "last", "consumers", "last message"),
+        ("name", "subjects", "messages", "bytes", "consumers", "last message"),
         (
             (
                 info.config.name,
                 tuple(info.config.subjects),
                 info.state.messages,
                 info.state.bytes,
-                info.state.first_sequence,
-                info.state.last_sequence,
                 info.state.consumers,
                 info.state.last_time,
             )
@@ -124,9 +123,10 @@ def rm(name: Name, yes: Yes = False, url: Url = DEFAULT_URL, json: Json = False)
 async def _rm(url: str, name: str, *, yes: bool, json: bool) -> None:
     async with open_streams(url, create=False) as streams:
         state = (await (await streams.stream(name)).info()).state
-        confirm(f"Delete stream {name!a} with {state.messages:,} messages and {state.consumers} consumers?", yes=yes)
+        held = f"{counted(state.messages, 'message')} and {counted(state.consumers, 'consumer')}"
+        confirm(f"Delete stream {name!a} with {held}?", yes=yes)
         await streams.delete_stream(name)
-    text = f"deleted {name} with {cell(state.messages)} messages"
+    text = f"deleted {name} with {counted(state.messages, 'message')}"
     _done({"deleted": name, "messages": state.messages}, text, json=json)
 
 
@@ -149,9 +149,9 @@ async def _purge(url: str, name: str, options: PurgeOptions, *, yes: bool, json:
     async with open_streams(url, create=False) as streams:
         stream = await streams.stream(name)
         held = (await stream.info()).state.messages
-        confirm(f"Purge stream {name!a}, which has {held:,} messages?", yes=yes)
+        confirm(f"Purge stream {name!a}, which has {counted(held, 'message')}?", yes=yes)
         purged = await stream.purge(options)
-    _done({"stream": name, "purged": purged}, f"purged {cell(purged)} messages of {name}", json=json)
+    _done({"stream": name, "purged": purged}, f"purged {counted(purged, 'message')} of {name}", json=json)
 
 
 @commands.command()
@@ -163,6 +163,10 @@ def backup(
     json: Json = False,
 ) -> None:
     """Write streams and consumers to one file, as of one moment, while others go on publishing."""
+    if file.exists() and not overwrite:
+        raise ConfigError(f"{file} is there already; --overwrite replaces it")
+    if not file.absolute().parent.is_dir():
+        raise NotFoundError(f"there is no directory {file.parent} to write {file.name} to")
     run(_backup(url, file, stream or None, overwrite=overwrite, json=json))
 
 
@@ -171,6 +175,8 @@ async def _backup(url: str, file: Path, names: list[str] | None, *, overwrite: b
         engine = cast("Any", streams)
         if not hasattr(engine, "backup"):
             raise UnsupportedError(f"backup works on a directory, got --url {url!a}")
+        for name in names or ():
+            await streams.stream(name)
         with console(err=True).status("backing up"):
             report = await engine.backup(file, streams=names, overwrite=overwrite)
     _report(report, f"backed up to {file}", json=json)
@@ -184,7 +190,10 @@ def restore(
     json: Json = False,
 ) -> None:
     """Make the directory of --url from a backup; it must be empty or missing. All or nothing."""
-    run(_restore(directory_of(url, "restore"), file, stream or None, json=json))
+    target = directory_of(url, "restore")
+    if not file.is_file():
+        raise NotFoundError(f"there is no backup file {file}")
+    run(_restore(target, file, stream or None, json=json))
 
 
 async def _restore(target: Path, file: Path, names: list[str] | None, *, json: bool) -> None:
@@ -195,12 +204,12 @@ async def _restore(target: Path, file: Path, names: list[str] | None, *, json: b
     _report(report, f"restored {file} to {target}", json=json)
 
 
-def _report(report: object, text: str, *, json: bool) -> None:
-    facts: dict[str, Any] = builtins_of(report)
-    _done(facts, f"{text}: {', '.join(f'{name} {cell(value)}' for name, value in facts.items())}", json=json)
+def _report(report: Any, text: str, *, json: bool) -> None:
+    held = f"{counted(len(report.streams), 'stream')}, {counted(report.messages, 'message')}"
+    _done(report, f"{text}: {held}, {counted(report.bytes, 'byte')}, sha256 {report.sha256}", json=json)
 
 
-def _done(facts: dict[str, Any], text: str, *, json: bool) -> None:
+def _done(facts: object, text: str, *, json: bool) -> None:
     if json:
         print_document(facts)
     else:

@@ -114,7 +114,7 @@ def test_a_bad_line_is_named_and_what_stood_before_it_is_there(headrace, tmp_pat
 
 
 def test_a_missing_file_and_a_body_over_the_limit(headrace, tmp_path):
-    assert headrace("pub", "orders", "--file", tmp_path / "missing").code == 1
+    assert headrace("pub", "orders", "--file", tmp_path / "missing").code == 3
     (tmp_path / "big").write_bytes(b"x" * (64 << 20))
     result = headrace("pub", "orders", "--file", tmp_path / "big", "--whole")
     assert result.code == 1
@@ -229,6 +229,7 @@ def test_backup_and_restore(headrace, tmp_path):
     file, copy = tmp_path / "orders.hrbak", tmp_path / "copy"
     assert headrace.done("stream", "backup", file, "--json").json["messages"] == 10
     assert headrace("stream", "backup", file).code == 2
+    assert headrace("stream", "backup", tmp_path / "other", "-s", "none").code == 3
     headrace.done("stream", "backup", file, "--overwrite", "-s", "orders")
     assert headrace.done("stream", "restore", file, "--json", url=copy).json["messages"] == 10
     assert headrace("stream", "restore", file, url=copy).code == 2
@@ -247,33 +248,3 @@ def test_bench(headrace):
     assert all(result["per_second"] > 0 and result["cpu_us_per_message"] > 0 for result in report["results"])
     assert headrace.done("stream", "ls", "--json").json == []
     assert "CPU µs per message" in headrace.done("bench", "-n", "10", url=":memory:").out
-
-
-def test_doctor(headrace, tmp_path):
-    fresh = headrace.done("doctor", "--json").json
-    assert fresh["healthy"] is True
-    assert not (tmp_path / "data").exists()
-    headrace.done("pub", "orders", "x")
-    report = headrace.done("doctor", "--json").json
-    checks = {check["check"]: check for check in report["checks"]}
-    assert set(checks) == {"machine", "sqlite", "directory", "file system", "space", "sync", "store"}
-    assert checks["store"] == {"check": "store", "verdict": "ok", "text": "1 messages, all intact"}
-    assert headrace.done("doctor").out.count("\n") == 7
-
-
-@pytest.mark.parametrize("fault", ["foreign", "writable", "damaged"])
-def test_doctor_sees_what_is_wrong(headrace, tmp_path, fault):
-    data = tmp_path / "data"
-    if fault == "foreign":
-        data.mkdir()
-        (data / "letter.txt").write_text("dear")
-    else:
-        headrace.done("pub", "orders", "x")
-    if fault == "writable":
-        data.chmod(0o777)
-    elif fault == "damaged":
-        (data / "streams.db").write_bytes(b"not a database" * 1_000)
-    result = headrace("doctor", "--json")
-    assert result.code == 1
-    assert result.json["healthy"] is False
-    assert "bad" in [check["verdict"] for check in result.json["checks"]]

@@ -64,5 +64,18 @@ def test_a_message_is_one_line():
     assert message_of_error(ConfigError("first\nsecond\r\n third")) == "first second third"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "missing"), "missing: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("strange"), "strange"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file(error, said):
+    assert message_of_error(error) == said
+
+
 def test_an_error_nobody_planned_for_is_named():
     assert message_of_error(KeyError("x")).startswith("KeyError: 'x' (a fault of headrace")

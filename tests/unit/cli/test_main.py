@@ -1,6 +1,9 @@
 """Bad input ends in one line and the right code; nothing is opened for it."""
 
+import os
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +37,10 @@ def test_every_command_has_help_and_json(capsys):
     "arguments",
     [
         ["nothing"],
+        ["--timeout", "soon", "stream", "ls"],
+        ["stream", "backup", "a", "b"],
+        ["pub", "orders", "--file", "."],
+        ["pub", "orders", "--file", ".", "--whole"],
         ["pub"],
         ["pub", "orders", "x", "--file", "x"],
         ["pub", "orders", "x", "--header", "no colon"],
@@ -95,11 +102,45 @@ def test_no_command_is_answered_with_help(arguments, capsys):
         (["stream", "rm", "s", "--yes"], 3),
         (["stream", "ls", "--url", "gopher://x"], 2),
         (["pub", "orders", "x", "--url", "gopher://x"], 2),
+        (["pub", "orders", "--file", "missing"], 3),
+        (["pub", "orders", "--file", "missing", "--whole"], 3),
+        (["stream", "backup", "missing/file"], 3),
+        (["stream", "restore", "missing"], 3),
+        (["doctor", "--url", "nats://localhost"], 2),
+        (["pub", "orders", "x", "--url", "kafka://localhost"], 2),
+        (["bench", "--url", "sqs://eu-west-1"], 2),
+        (["demo", "--url", "nats://localhost", "--repo", os.fspath(Path(__file__).parents[3])], 2),
     ],
 )
 def test_looking_makes_no_store(arguments, code, capsys):
     assert main(arguments) == code
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", ["nats://localhost", "tls://localhost", "kafka://localhost", "sqs://eu-west-1"])
+def test_an_engine_that_is_not_built_yet_is_said_in_one_line(url, capsys):
+    assert main(["stream", "ls", "--url", url]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("engine is not built yet in this version of headrace\n")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help", "--version"])
+def test_help_and_version(option, capsys):
+    assert main([option]) == 0
+    out, err = capsys.readouterr()
+    assert ("Usage" in out) == (option != "--version")
+    assert (out == f"headrace {version('headrace')}\n") == (option == "--version")
+    assert err == ""
+
+
+def test_ctrl_c_while_it_is_still_starting(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headrace.cli.main.build", interrupted)
+    assert main(["stream", "ls"]) == 130
+    assert capsys.readouterr().err == "headrace: interrupted\n"
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):

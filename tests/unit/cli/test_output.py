@@ -9,7 +9,17 @@ import msgspec
 import pytest
 
 from headrace.cli.messages import Stored
-from headrace.cli.output import builtins_of, cell, counting, print_document, print_facts, print_line, print_table, safe
+from headrace.cli.output import (
+    builtins_of,
+    cell,
+    counted,
+    counting,
+    print_document,
+    print_facts,
+    print_line,
+    print_table,
+    safe,
+)
 from headrace.core.headers import Headers
 from headrace.core.message import Message
 
@@ -88,6 +98,24 @@ def test_a_table_without_a_terminal_is_never_cut(capsys):
     assert header.split() == ["name", "n"]
     assert first.split() == ["x" * 500, "1"]
     assert second.split() == ["[red]y[/red]", "22"]
+
+
+def test_on_a_narrow_terminal_text_gives_way_and_numbers_do_not(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    at = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    print_table(("name", "delivered up to", "last message"), [("x" * 80, 1234567, at)], empty="none")
+    out = capsys.readouterr().out
+    assert "1,234,567" in out
+    assert cell(at) in out
+    assert out.count("x") == 80
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 messages"), (1, "1 message"), (2, "2 messages"), (1000, "1,000 messages")]
+)
+def test_counted(number, text):
+    assert counted(number, "message") == text
 
 
 def test_an_empty_table_says_so(capsys):

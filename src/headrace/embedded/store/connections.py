@@ -210,7 +210,7 @@ class Connections:
         if streams.exists():
             raise StoreError(
                 f"{consumers} is missing beside {streams}: the positions of all consumers are gone. "
-                "The messages are intact; restore a backup, or restore --streams-only into a new directory"
+                "The messages are intact in it; restore a backup into a new directory"
             )
         if not consumers.exists():
             self._make(consumers, CONSUMERS)
