@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -18,7 +18,7 @@ from headrace.embedded.scrub import scrub
 from headrace.embedded.streams import management, read
 from headrace.embedded.streams.catalog import StreamRecord, stream_by_name
 from headrace.embedded.streams.state import stream_info
-from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, PurgeOptions
+from headrace.streams.config import ConsumerConfig, GetBatch, OrderedConsumerConfig, PurgeOptions
 from headrace.streams.consumer import Consumer
 from headrace.streams.info import ConsumerInfo, StreamInfo
 from headrace.streams.msg import RawStreamMsg, time_of_ns
@@ -28,6 +28,7 @@ __all__ = ["EmbeddedStream"]
 
 T = TypeVar("T")
 MOST = 10_000
+PAGE = 256
 LAST = 1 << 60
 """No sequence is above it."""
 _ALL = PurgeOptions()
@@ -105,7 +106,7 @@ class EmbeddedStream:
             validate_filter(subject)
         now, check = self._store.now_ns(), self._store.options.check_rows
         return await self._read(
-            lambda connection, record: read.get(connection, record, sequence, subject, now, check=check)
+            lambda connection, record: read.get(connection, record, min(sequence, LAST), subject, now, check=check)
         )
 
     async def get_last_msg_for_subject(self, subject: str) -> RawStreamMsg:
@@ -117,12 +118,14 @@ class EmbeddedStream:
     async def delete_msg(self, sequence: int) -> None:
         """Delete one. ``MessageDeleteError``."""
         await self._room.write(
-            lambda connection: management.delete_message(connection, self._name, sequence, self._store.now_ns())
+            lambda connection: management.delete_message(
+                connection, self._name, min(sequence, LAST), self._store.now_ns()
+            )
         )
 
     async def secure_delete_msg(self, sequence: int) -> None:
         """Delete one and overwrite it: after it returns no file of the store holds its payload."""
-        await scrub(self._room, management.overwrite(self._name, sequence, self._store.now_ns()))
+        await scrub(self._room, management.overwrite(self._name, min(sequence, LAST), self._store.now_ns()))
 
     async def read(
         self, *, subject: str = ">", start: int | datetime = 1, offset: int = 0, limit: int = 250
@@ -134,10 +137,56 @@ class EmbeddedStream:
         since = read.ns_of(start) if isinstance(start, datetime) else None
 
         def look(connection: apsw.Connection, record: StreamRecord) -> list[RawStreamMsg]:
-            first = start if isinstance(start, int) else read.first_at(connection, record, since or 0)
+            first = min(start, LAST) if isinstance(start, int) else read.first_at(connection, record, since or 0)
             return read.page(connection, record, subject, first, offset, limit, now, check=check)
 
         return await self._read(look)
+
+    async def get_batch(self, options: GetBatch) -> AsyncIterator[RawStreamMsg]:
+        """Live messages in sequence order. None at all: ``MessageNotFoundError``."""
+        start: int | datetime = options.start_time or options.start_sequence or 1
+        left, room = options.batch, options.max_bytes
+        while left and (room is None or room > 0):
+            page = await self.read(subject=options.subject, start=start, limit=min(left, PAGE))
+            if not page and left == options.batch:
+                raise read.not_found()
+            for message in page:
+                if room is not None:
+                    if room <= 0:
+                        return
+                    room -= read.size_of(message)
+                yield message
+            if len(page) < min(left, PAGE):
+                return
+            left -= len(page)
+            start = page[-1].sequence + 1
+
+    def get_last_for(
+        self, subjects: Sequence[str], *, up_to_sequence: int | None = None, batch: int | None = None
+    ) -> AsyncIterator[RawStreamMsg]:
+        """The newest of each subject (wildcards allowed), as of `up_to_sequence`, in sequence order, at most `batch`.
+
+        None at all: ``MessageNotFoundError``. What is deleted while this runs is left out.
+        """
+        if isinstance(subjects, str) or not subjects:
+            raise ConfigError(f"subjects must be a sequence of at least one, got {subjects!r}")
+        for subject in subjects:
+            validate_filter(subject)
+        for name, value in (("up_to_sequence", up_to_sequence), ("batch", batch)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} must be an integer >= 1, got {value!r}")
+        return self._last_for(tuple(subjects), min(up_to_sequence or LAST, LAST), batch)
+
+    async def _last_for(self, subjects: Sequence[str], upto: int, batch: int | None) -> AsyncIterator[RawStreamMsg]:
+        now, check = self._store.now_ns(), self._store.options.check_rows
+        found = await self._read(lambda connection, record: read.newest(connection, record, subjects, upto, now))
+        if not found:
+            raise read.not_found()
+        found = found[:batch]
+        for place in range(0, len(found), PAGE):
+            part = partial(read.several, sequences=found[place : place + PAGE], now=now, check=check)
+            for message in await self._read(part):
+                yield message
 
     async def create_consumer(self, config: ConsumerConfig) -> Consumer:
         """Make it; an equal one is fine, a different one is ``ConsumerExistsError``."""

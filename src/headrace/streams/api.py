@@ -13,6 +13,7 @@ from headrace.core.errors import PublishError
 from headrace.core.headers import HeadersLike
 from headrace.streams.config import (
     ConsumerConfig,
+    GetBatch,
     OrderedConsumerConfig,
     PurgeOptions,
     StreamConfig,
@@ -125,6 +126,19 @@ class Stream(ConsumerCalls, Protocol):
         self, *, subject: str = ">", start: int | datetime = 1, offset: int = 0, limit: int = 250
     ) -> list[RawStreamMsg]:
         """Live messages in sequence order from `start` (a datetime: the first at or after it), past the end none."""
+        ...
+
+    def get_batch(self, options: GetBatch) -> AsyncIterator[RawStreamMsg]:
+        """Live messages in sequence order. None at all: ``MessageNotFoundError``."""
+        ...
+
+    def get_last_for(
+        self, subjects: Sequence[str], *, up_to_sequence: int | None = None, batch: int | None = None
+    ) -> AsyncIterator[RawStreamMsg]:
+        """The newest of each subject (wildcards allowed), as of `up_to_sequence`, in sequence order, at most `batch`.
+
+        None at all: ``MessageNotFoundError``.
+        """
         ...
 
 

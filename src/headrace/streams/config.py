@@ -13,6 +13,7 @@ from headrace.streams.consumer_config import (
 )
 from headrace.streams.options import (
     FetchOptions,
+    GetBatch,
     PullOptions,
     PurgeOptions,
     Rollup,
@@ -43,6 +44,7 @@ __all__ = [
     "Expect",
     "ExternalStream",
     "FetchOptions",
+    "GetBatch",
     "OrderedConsumerConfig",
     "Placement",
     "PriorityPolicy",

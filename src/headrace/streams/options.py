@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 import msgspec
@@ -12,13 +13,14 @@ from headrace.core.broker import Expect
 from headrace.core.duration import Duration, seconds_of
 from headrace.core.errors import ConfigError
 from headrace.core.headers import NO_HEADERS, HeadersLike
-from headrace.streams.checks import check_count, check_flags, check_kind, check_text, set_duration
+from headrace.streams.checks import check_count, check_flags, check_kind, check_text, check_time, set_duration
 from headrace.streams.names import WireBlock
 from headrace.streams.subjects import validate_filter, validate_subject
 
 __all__ = [
     "DEFAULT_PULL_MESSAGES",
     "FetchOptions",
+    "GetBatch",
     "PullOptions",
     "PurgeOptions",
     "Rollup",
@@ -116,6 +118,29 @@ class PurgeOptions:
         check_count(self, "keep", least=0)
         if self.sequence is not None and self.keep is not None:
             raise ConfigError(f"keep and sequence exclude each other, got {self.keep!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GetBatch:
+    """What to get: up to `batch` messages on `subject` (wildcards allowed), from a sequence or an aware time on.
+
+    ``max_bytes``: nothing more once subjects, headers and bodies have reached it. Without a start: from the first on.
+    """
+
+    batch: int
+    start_sequence: int | None = None
+    start_time: datetime | None = None
+    subject: str = ">"
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch is None:
+            raise ConfigError("batch must be an integer >= 1, got None")
+        check_count(self, "batch", "start_sequence", "max_bytes")
+        check_time(self, "start_time")
+        validate_filter(self.subject)
+        if self.start_sequence is not None and self.start_time is not None:
+            raise ConfigError(f"start_time and start_sequence exclude each other, got {self.start_time!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,25 @@ import apsw
 from headrace.core.errors import ConfigError
 from headrace.core.headers import NO_HEADERS, Headers
 from headrace.embedded.errors import CorruptedError
+from headrace.embedded.store.sql import every
 from headrace.embedded.streams.catalog import StreamRecord, subject_ids, subject_name, visible
 from headrace.embedded.streams.checksum import checksum
 from headrace.streams.errors import error_for
 from headrace.streams.msg import RawStreamMsg, time_of_ns
 
-__all__ = ["check_row", "first_at", "get", "last_on", "ns_of", "page", "rows_from"]
+__all__ = [
+    "check_row",
+    "first_at",
+    "get",
+    "last_on",
+    "newest",
+    "not_found",
+    "ns_of",
+    "page",
+    "rows_from",
+    "several",
+    "size_of",
+]
 
 COLUMNS = "seq, ts, subject, headers, data, crc"
 FEW = 64
@@ -30,6 +43,17 @@ def ns_of(time: datetime, field: str = "start") -> int:
         raise ConfigError(f"{field} must be an aware datetime, got {time!r}")
     from_epoch = time - time_of_ns(0)
     return (from_epoch.days * 86_400 + from_epoch.seconds) * 1_000_000_000 + from_epoch.microseconds * 1_000
+
+
+def not_found() -> Exception:
+    """The error where no message is what was asked for."""
+    return error_for(404, 10037, "no message found")
+
+
+def size_of(message: RawStreamMsg) -> int:
+    """What a server counts of a message that it sends: subject, headers, body."""
+    block = message.headers.to_block()
+    return len(message.subject.encode()) + (len(block) + 12 if block else 0) + len(message.data)
 
 
 def check_row(  # noqa: PLR0917  (the columns)
@@ -61,7 +85,7 @@ def get(
     else:
         row = next(rows_from(connection, record, subject, max(sequence, 1), now), None)
     if row is None:
-        raise error_for(404, 10037, "no message found")
+        raise not_found()
     return _message(connection, record, row, check=check)
 
 
@@ -69,7 +93,7 @@ def last_on(connection: apsw.Connection, record: StreamRecord, subject: str, now
     """The newest message on a subject (wildcards allowed). ``MessageNotFoundError``."""
     row = next(rows_from(connection, record, subject, 1 << 62, now, backwards=True), None)
     if row is None:
-        raise error_for(404, 10037, "no message found")
+        raise not_found()
     return _message(connection, record, row, check=check)
 
 
@@ -80,6 +104,28 @@ def page(  # noqa: PLR0917  (bound once, in stream.py)
     """Up to `limit` messages from `start`, `offset` matching ones skipped."""
     rows = rows_from(connection, record, subject, start, now)
     return [_message(connection, record, row, check=check) for row in islice(rows, offset, offset + limit)]
+
+
+def newest(
+    connection: apsw.Connection, record: StreamRecord, subjects: Sequence[str], upto: int, now: int
+) -> list[int]:
+    """The last live sequence up to `upto` of each subject that matches one of the filters, in order."""
+    ids = subject_ids(connection, record.id, subjects)
+    states = every(connection, "SELECT subject FROM subject_state WHERE stream = ?", (record.id,))
+    found: list[int] = []
+    for (subject_id,) in states:
+        if ids is None or subject_id in ids:
+            name = subject_name(connection, subject_id)
+            found += [row[0] for row in islice(rows_from(connection, record, name, upto, now, backwards=True), 1)]
+    return sorted(found)
+
+
+def several(
+    connection: apsw.Connection, record: StreamRecord, sequences: Sequence[int], now: int, *, check: bool
+) -> list[RawStreamMsg]:
+    """Those of these messages that are still there."""
+    sql = f"SELECT {COLUMNS} FROM msg_{record.id} WHERE seq IN ({_numbers(sequences)}) AND {visible()} ORDER BY seq"
+    return [_message(connection, record, row, check=check) for row in connection.execute(sql, {"now": now})]
 
 
 def rows_from(
