@@ -8,9 +8,10 @@ from zlib import crc32
 
 import apsw
 
-from headrace.core.errors import Fault, PublishError
+from headrace.core.errors import Fault, PublishError, StoreError
 from headrace.embedded.publishing.checks import checked, nothing_answers
 from headrace.embedded.publishing.run import Entry, Result, Route, Routes, Run
+from headrace.embedded.store.sql import LATEST_NS
 from headrace.embedded.streams.catalog import index_from, intern
 from headrace.embedded.streams.checksum import checksum
 from headrace.embedded.streams.limits import enforce, expire, has_limits
@@ -33,6 +34,8 @@ class Batch:
         self.forget: int | None = None
         """When the first of their ids may be forgotten."""
         self.stored = self.bytes = 0
+        if now > LATEST_NS:
+            raise StoreError("the clock stands behind the year 2262; no later time can be stored")
         routes.begin(connection)
 
     def store(self, entries: list[Entry], results: list[Result]) -> None:
@@ -214,8 +217,9 @@ def _expires(run: Run, options: StreamPublishOptions | PublishError | None) -> i
     """When a message goes: after its own time or the stream's, whichever ends first; ``timedelta.max`` is never."""
     ttl: Any = options.ttl if isinstance(options, StreamPublishOptions) else None
     if ttl is None:
-        return None if run.max_age is None else run.ts + run.max_age
+        return run.expires
     if ttl.days >= 999_999_999:
         return None
     length = int(ttl.total_seconds()) * 1_000_000_000
-    return run.ts + (length if run.max_age is None else min(length, run.max_age))
+    expires = min(run.ts + length, LATEST_NS)
+    return expires if run.expires is None else min(expires, run.expires)

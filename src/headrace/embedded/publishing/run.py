@@ -9,6 +9,7 @@ import apsw
 import msgspec
 
 from headrace.core.errors import PublishError
+from headrace.embedded.store.sql import LATEST_NS
 from headrace.embedded.streams.catalog import StreamRecord, overheads, streams_all, window_ns
 from headrace.streams.config import DiscardPolicy, RetentionPolicy, StreamConfig, StreamPublishOptions
 from headrace.streams.info import PubAck
@@ -98,7 +99,7 @@ class Run:
         self.seq, last_ts, self.msgs, self.bytes, many, self.last_id = row
         self.many = bool(many)
         self.ts = max(now, last_ts)
-        self.expires = None if self.max_age is None else self.ts + self.max_age
+        self.expires = None if self.max_age is None else min(self.ts + self.max_age, LATEST_NS)
         self.held = self.bytes
         (top,) = connection.execute(f"SELECT max(msg_id) FROM dedup_{self.record.id}").fetchone() or (None,)
         self.top_id = top or ""

@@ -180,6 +180,8 @@ class Turnstile:
     """
 
     def __init__(self, directory: Path, name: str) -> None:
+        self._file = directory / f"{name}.db"
+        self._identity = _identity(self._file)
         self._next = _lock_file(directory, f"{name}.next")
         try:
             self._write = _lock_file(directory, f"{name}.write")
@@ -189,12 +191,18 @@ class Turnstile:
 
     def enter(self) -> None:
         """Wait for our turn: in the kernel, for looking again and again was measured to halve the commits of four."""
+        if not self.in_place():
+            raise StoreError(f"{self._file} was removed or replaced while it was open")
         fcntl.flock(self._next, fcntl.LOCK_EX)
         try:
             fcntl.flock(self._write, fcntl.LOCK_EX)
             os.pwrite(self._write, b"%-20d" % os.getpid(), 0)
         finally:
             fcntl.flock(self._next, fcntl.LOCK_UN)
+
+    def in_place(self) -> bool:
+        """Whether the file is still the one that was opened: SQLite would go on writing to one that was removed."""
+        return _identity(self._file) == self._identity
 
     def leave(self) -> None:
         """Let the next one in."""
@@ -214,6 +222,14 @@ class Turnstile:
             with suppress(OSError):
                 os.close(descriptor)
         self._next = self._write = -1
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def reserve(directory: Path, size: int) -> None:

@@ -6,7 +6,10 @@ from typing import Any
 
 import apsw
 
-__all__ = ["every", "one"]
+__all__ = ["LATEST_NS", "every", "one"]
+
+LATEST_NS = 2**63 - 1
+"""The last time that a column holds: in April 2262."""
 
 
 def one(connection: apsw.Connection, statement: str, bound: Any = ()) -> Any:

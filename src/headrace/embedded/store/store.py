@@ -24,6 +24,7 @@ from headrace.embedded.store.connections import Connections, Opened, untouched
 from headrace.embedded.store.durations import Durations
 from headrace.embedded.store.files import Turnstile
 from headrace.embedded.store.marks import Marks, close_last
+from headrace.embedded.store.sql import LATEST_NS
 from headrace.embedded.store.thread import DatabaseThread
 
 __all__ = ["Store"]
@@ -125,8 +126,8 @@ class Store:
         self.reader = DatabaseThread("headrace-reader", opened.reader, self.clock, write=False)
 
     def now_ns(self) -> int:
-        """The wall clock: timestamps, ages, windows."""
-        return self.clock.now_ns()
+        """The wall clock: timestamps, ages, windows. It stands still at the last time that can be stored."""
+        return min(self.clock.now_ns(), LATEST_NS)
 
     def boot_ns(self) -> int:
         """The clock of deadlines, the same for all processes of the machine."""
@@ -196,7 +197,8 @@ class Store:
         failure: BaseException | None = None
         last: list[apsw.Connection] = []
         path = self.path
-        if path is not None and not (self.options.read_only or self._untouched):
+        ours = not (self.options.read_only or self._untouched) and all(gate.in_place() for gate in self.gates.values())
+        if path is not None and ours:
             with suppress(HeadraceError):
                 last = await self.offload(lambda: open_both(path))
         threads = ("reader", "consumers", "streams")
