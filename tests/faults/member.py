@@ -1,10 +1,12 @@
 """One process of the fault tests: publishes, handles, or both, and writes down what it knows as soon as it knows it.
 
-``python member.py DIRECTORY LOG publish|handle|both [NAME [COUNT]]``. Lines: ``P sequence body`` (receipt there),
-``H sequence key attempt body`` (handler begins), ``L microseconds`` (worst publish), ``E`` (ended well).
+``python member.py DIRECTORY LOG publish|flood|handle|both [NAME [COUNT]]``. Lines: ``R`` (open), ``P sequence body``
+(receipt there), ``H sequence key attempt body`` (handler begins), ``L microseconds commits`` (worst publish, commits of
+this process), ``E`` (ended well). Beside the directory, ``go`` begins a flood, ``stop`` ends a flood and ``handle``.
 """
 
 import asyncio
+import itertools
 import os
 import sys
 import time
@@ -29,11 +31,13 @@ class Log:
 
 
 async def publish(broker, log, name, count):
-    """`count` messages by four tasks (for ever: 0); a key belongs to one task."""
-    worst = [0.0]
+    """`count` messages by four tasks (for ever: 0; till then: a function); a key belongs to one task."""
+    worst, before = [0.0], broker.streams.stats().commits
 
     async def task(number):
-        for done in range(count // 4 if count else sys.maxsize):
+        for done in itertools.count() if callable(count) else range(count // 4 or sys.maxsize):
+            if callable(count) and count():
+                break
             key = f"{name}.{number}.{done % KEYS}"
             start = time.perf_counter()
             body = f"{name}-{number}-{done}"
@@ -42,7 +46,7 @@ async def publish(broker, log, name, count):
             log.write("P", receipt.position.value, body)
 
     await asyncio.gather(*(task(number) for number in range(4)))
-    log.write("L", round(worst[0] * 1e6))
+    log.write("L", round(worst[0] * 1e6), broker.streams.stats().commits - before)
 
 
 class Baton:
@@ -83,6 +87,10 @@ async def main(directory, path, role, name="p", count="0"):
         log.write("R")
         if role == "publish":
             await publish(broker, log, name, int(count))
+        elif role == "flood":
+            while not stop.with_name("go").exists():
+                await asyncio.sleep(0.005)
+            await publish(broker, log, name, stop.exists)
         elif role == "handle":
             await handle(broker, log, stop.exists)
         else:

@@ -162,11 +162,13 @@ def check_four(tmp_path, count):
         ledger.read(name, logs[name])
         assert not ledger.wrong, "\n".join(ledger.wrong[:5])
         shares[name] = len(here)
-    worst = [int(line[1]) for name in ("one", "two") for line in lines(logs[name]) if line[0] == "L"]
-    print(f"\n{len(wanted)} published; worst publish {max(worst) / 1e3:.1f} ms; shares {shares}")
+    ends = {name: line for name in ("one", "two") for line in lines(logs[name]) if line[0] == "L"}
+    worst, commits = max(int(line[1]) for line in ends.values()), {name: int(line[2]) for name, line in ends.items()}
+    print(f"\n{len(wanted)} published; worst publish {worst / 1e3:.1f} ms; commits {commits}; handled {shares}")
     assert len(wanted) == 2 * count
     assert not wanted - handled(logs), f"never handled: {sorted(wanted - handled(logs))[:5]}"
     assert min(shares.values()) > 0, f"one member starves: {shares}"
+    assert min(commits.values()) > 0, f"one publisher starves: {commits}"
 
 
 def test_four_processes_few(tmp_path):
@@ -176,3 +178,42 @@ def test_four_processes_few(tmp_path):
 @pytest.mark.chaos
 def test_four_processes(tmp_path):
     check_four(tmp_path, 8_000)
+
+
+def check_fair(tmp_path, least):
+    """Four processes publish flat out until each has had the time: the shares of the commits are fair."""
+    data, names = tmp_path / "data", ("one", "two", "three", "four")
+    logs = {name: tmp_path / f"{name}.log" for name in names}
+    processes = {name: member(data, logs[name], "flood", name) for name in names}
+    try:
+        for name, process in processes.items():
+            wait_for(logs[name], process, lambda kinds: "R" in kinds)
+        (tmp_path / "go").touch()
+        deadline = time.monotonic() + PATIENCE * 4
+        while sum(len(lines(log)) for log in logs.values()) < least:
+            assert time.monotonic() < deadline, {name: len(lines(log)) for name, log in logs.items()}
+            time.sleep(0.1)
+        (tmp_path / "stop").touch()
+        assert [process.wait(PATIENCE) for process in processes.values()] == [0] * 4
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    ends = {name: next(line for line in lines(log) if line[0] == "L") for name, log in logs.items()}
+    commits = {name: int(line[2]) for name, line in ends.items()}
+    shares = {name: round(each / sum(commits.values()), 3) for name, each in commits.items()}
+    worst = max(int(line[1]) for line in ends.values())
+    print(f"\n{sum(commits.values())} commits, shares {shares}, worst publish {worst / 1e3:.1f} ms")
+    assert min(shares.values()) >= 0.1, f"one publisher starves: {shares}"
+    acknowledged = {int(line[1]): line[2] for log in logs.values() for line in lines(log) if line[0] == "P"}
+    with Court() as court:
+        assert court.judge(data, acknowledged) == []
+
+
+@pytest.mark.chaos
+def test_four_publishers_fair(tmp_path):
+    check_fair(tmp_path, 40_000)
+
+
+def test_four_publishers_fair_few(tmp_path):
+    check_fair(tmp_path, 1_500)
