@@ -115,21 +115,3 @@ def test_full_disk(tmp_path, disk):
         assert [type(each) for each in seen] == [DiskFull, DiskRecovered]
 
     asyncio.run(run())
-
-
-def test_the_log_stays_bounded(tmp_path):
-    async def run():
-        async with embedded.open(tmp_path / "store") as streams:
-            await streams.create_stream(StreamConfig(name="S", max_messages=100))
-            largest = 0
-
-            async def load():
-                nonlocal largest
-                for _ in range(60):
-                    await streams.publish("S", b"x" * 100_000)
-                    largest = max(largest, streams.stats().wal_bytes)
-
-            await asyncio.gather(*(load() for _ in range(30)))
-            assert 0 < largest < 64 * 2**20
-
-    asyncio.run(run())
