@@ -51,7 +51,7 @@ bench: .venv/.ready-bench ## the benchmarks, beside their peers; ARGS= goes to t
 demo: $(READY) ## the git history of this repository as a stream of events; ARGS= goes to it
 	@$(BIN)/headrace demo $(ARGS)
 
-docs: $(READY) ## run every block of code in README and docs
+docs: $(READY) ## run every block of code in README and docs, check every link and listed name
 	$(BIN)/pytest -q tests/docs
 
 clean: ## remove what the other verbs made

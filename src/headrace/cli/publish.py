@@ -255,6 +255,7 @@ def _print(topic: str, sent: _Sent, *, json: bool) -> None:
             {"topic": topic, "published": sent.published, "duplicates": sent.duplicates, "position": position}
         )
         return
-    again = f", {sent.duplicates:,} were there before" if sent.duplicates else ""
+    was = "was" if sent.duplicates == 1 else "were"
+    again = f", {sent.duplicates:,} {was} there before" if sent.duplicates else ""
     where = f", the last at {cell(str(sent.last))}" if sent.last is not None else ""
     print(f"published {sent.published:,} to {cell(topic)}{again}{where}")
