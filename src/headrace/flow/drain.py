@@ -60,12 +60,16 @@ class Drain:
             self._timers.append(loop.call_at(deadline, self._too_late, life))
 
     async def run(self, subscriptions: Sequence[Subscription]) -> None:
-        """Let go of everything that is held."""
+        """Let go of everything that is held. An engine that fails at it is told of at the end, not left half-way."""
+        failures: list[Exception] = []
         self._running = True
         self._queues.shut()
         # Without the stop first, what is released would come straight back into our own open pull.
         for subscription in subscriptions:
-            await subscription.stop()
+            try:
+                await subscription.stop()
+            except Exception as error:  # noqa: BLE001  (raised below)
+                failures.append(error)
         await self._pulls.stop()
         self._attempts.drained = True
         self._release(self._queues.left())
@@ -73,7 +77,14 @@ class Drain:
         self._release(self._queues.left())
         self._sweep.stop()
         for subscription in subscriptions:
-            await subscription.flush()
+            try:
+                await subscription.flush()
+            except Exception as error:  # noqa: BLE001  (raised below)
+                failures.append(error)
+        for another in failures[1:]:
+            failures[0].add_note(f"then {type(another).__name__}: {another}")
+        if failures:
+            raise failures[0]
 
     def end(self) -> None:
         """Its life is over, whichever way: no timer and no runner stays."""

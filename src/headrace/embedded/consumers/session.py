@@ -86,6 +86,9 @@ class EmbeddedSession:
         self._buffer.extend(messages)
         if self._closed:
             self._hand_back()
+        elif self._request is not None and not self._request.found:
+            # a pull that was cancelled asked for these: who pulls now must not wait beside a full buffer
+            self._place.expire(self._request)
 
     def _take(self, limit: int) -> list[Msg]:
         """From the buffer; what ran out there is being redelivered and is dropped, but for a last delivery."""
