@@ -125,4 +125,4 @@ def test_backup_killed_few(tmp_path, kill):
 @pytest.mark.chaos
 @pytest.mark.parametrize("kill", [kill_backups, kill_restores])
 def test_backup_killed(tmp_path, rounds, kill):
-    kill(tmp_path, max(20, rounds // 4))
+    kill(tmp_path, max(20, rounds // 8))

@@ -17,7 +17,7 @@ from headrace.core.headers import HeadersLike
 from headrace.embedded.advisories import Advisory, Reopened, SyncFailed, guarded
 from headrace.embedded.backup import BackupReport, take
 from headrace.embedded.consumers.room import drop_stream
-from headrace.embedded.errors import translated
+from headrace.embedded.errors import raise_translated
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.publishing.jobs import Pending
 from headrace.embedded.room import Room
@@ -75,13 +75,10 @@ async def opened(
     streams = EmbeddedStreams(store)
     try:
         await streams.start()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  (raised again below)
         await store.leave_untouched()
         await streams.aclose()
-        seen = translated(error, os.fspath(path))
-        if seen is error:
-            raise
-        raise seen from error
+        raise_translated(error, os.fspath(path))
     return streams
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import apsw
 
@@ -17,6 +18,7 @@ __all__ = [
     "StoreVersionError",
     "SyncFailedError",
     "publish_error",
+    "raise_translated",
     "translated",
 ]
 
@@ -85,6 +87,14 @@ def translated(error: BaseException, file: str | Path = "") -> BaseException:
         made = StoreError(text)
     made.__cause__ = error
     return made
+
+
+def raise_translated(error: BaseException, file: str | Path = "") -> NoReturn:
+    """Raise what the user sees of `error`, with it as the cause."""
+    seen = translated(error, file)
+    if seen is error:
+        raise error
+    raise seen from error
 
 
 def publish_error(error: BaseException, message_id: str | None = None) -> BaseException:

@@ -17,7 +17,7 @@ import apsw
 from headrace.core.clock import Clock
 from headrace.core.errors import ClosedError, HeadraceError, UnsupportedError, UsageError
 from headrace.embedded.advisories import Advisory
-from headrace.embedded.errors import translated
+from headrace.embedded.errors import raise_translated, translated
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.store.checkpoints import close, open_both
 from headrace.embedded.store.connections import Connections, Opened, untouched
@@ -84,7 +84,7 @@ class Store:
                     (await work).close()
                 raise
         except Exception as error:  # noqa: BLE001  (translated)
-            raise translated(error, os.fspath(path)) from None
+            raise_translated(error, os.fspath(path))
         finally:
             worker.shutdown(wait=False)  # it is done: whatever was cancelled was waited for
             clock.end()
@@ -162,7 +162,7 @@ class Store:
         try:
             return await self.loop.run_in_executor(self._workers, function)
         except Exception as error:  # noqa: BLE001  (translated)
-            raise translated(error, str(self.path)) from None
+            raise_translated(error, str(self.path))
         finally:
             self.loop.call_soon(self.clock.end)
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from headrace.core.clock import current_clock
-from headrace.embedded.errors import translated
+from headrace.embedded.errors import raise_translated
 
 __all__ = ["off_the_loop"]
 
@@ -27,6 +27,6 @@ async def off_the_loop(function: Callable[[], T], where: str) -> T:
             await asyncio.wait([work])
             raise
         except Exception as error:  # noqa: BLE001  (translated)
-            raise translated(error, where) from None
+            raise_translated(error, where)
         finally:
             clock.end()
