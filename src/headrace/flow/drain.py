@@ -21,6 +21,7 @@ __all__ = ["Drain"]
 _log = logging.getLogger("headrace.worker")
 _ABANDON_AFTER = 1.0
 _GIVE_UP_AFTER = 5.0
+_GIVE_UP_EVERY = 0.1
 
 
 class Drain:
@@ -142,9 +143,10 @@ class Drain:
         self._abandoned.set()
 
     def _give_up(self, life: asyncio.Task[None]) -> None:
-        """The engine itself does not answer."""
+        """The engine itself does not answer; nor may it to the next call, so this repeats until its life is over."""
         self.late = True
         life.cancel()
+        self._timers.append(asyncio.get_running_loop().call_later(_GIVE_UP_EVERY, self._give_up, life))
 
     def _cancel_timers(self) -> None:
         for timer in self._timers:
