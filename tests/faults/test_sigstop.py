@@ -1,6 +1,7 @@
 """A stopped process (SIGSTOP) with leases, or in the write turn: the others go on or fail in time, nothing is lost."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -122,6 +123,45 @@ def test_sigstop_in_the_write_turn(tmp_path, file):
     asyncio.run(run())
     with Court() as court:
         assert court.judge(path, acknowledged) == []
+
+
+def test_sigstop_of_who_is_next(tmp_path):
+    """Stopped while it waited for its turn, it is named too: nobody writes, and nobody can."""
+
+    async def run():
+        path = tmp_path / "d"
+        await made(path)
+        async with embedded.open(path, options=HASTY) as streams, child(path, "lease") as process:
+            await streams.publish_many([StreamMessage("S", b"%d" % number) for number in range(3)])
+            assert await line(process) == ["holds", "1", "2", "3"]
+            lock = os.open(path / "locks" / "consumers.write", os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                process.stdin.write(b"go on\n")  # its acks are behind us now
+                while not is_taken(path / "locks" / "consumers.next"):
+                    await asyncio.sleep(0.005)
+                await stop(process)
+            finally:
+                os.close(lock)
+            session = (await streams.consumer("S", "c")).session(SessionOptions())
+            with pytest.raises(StoreLockedError, match=f"process {process.pid} "):
+                await session.pull(1, 0.1)
+            process.send_signal(signal.SIGCONT)
+            assert (await line(process))[0] == "late"
+            assert await line(process) == ["closed"]
+
+    asyncio.run(run())
+
+
+def is_taken(path):
+    lock = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 async def publishes_wait(streams, pid):

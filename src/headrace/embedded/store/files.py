@@ -182,6 +182,7 @@ class Turnstile:
     def __init__(self, directory: Path, name: str) -> None:
         self._file = directory / f"{name}.db"
         self._identity = _identity(self._file)
+        self._directory, self._name = directory, name
         self._next = _lock_file(directory, f"{name}.next")
         try:
             self._write = _lock_file(directory, f"{name}.write")
@@ -195,6 +196,7 @@ class Turnstile:
             raise StoreError(f"{self._file} was removed or replaced while it was open")
         fcntl.flock(self._next, fcntl.LOCK_EX)
         try:
+            os.pwrite(self._next, b"%-20d" % os.getpid(), 0)
             fcntl.flock(self._write, fcntl.LOCK_EX)
             os.pwrite(self._write, b"%-20d" % os.getpid(), 0)
         finally:
@@ -209,9 +211,21 @@ class Turnstile:
         fcntl.flock(self._write, fcntl.LOCK_UN)
 
     def holder(self) -> int | None:
-        """The process that wrote last or is writing now; ``None``: not known (any more)."""
+        """Who all others wait for: the process that writes, or if none does the one whose turn is next.
+
+        ``None``: not known (any more).
+        """
         try:
-            text = os.pread(self._write, 20, 0).strip()
+            # a descriptor of its own: with ours we would take, and give back, what our thread may just have got
+            probe = _lock_file(self._directory, f"{self._name}.write")
+            try:
+                writing = self._write
+                with suppress(BlockingIOError):
+                    fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    writing = self._next
+            finally:
+                os.close(probe)
+            text = os.pread(writing, 20, 0).strip()
         except OSError:
             return None
         return int(text) if text.isdigit() else None
