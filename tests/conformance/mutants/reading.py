@@ -60,8 +60,14 @@ class KeepsItsBuffer:
 
 class DropsTheBufferOnStop:
     class Session(WrongSession):
+        stopped = False
+
         async def stop(self):
-            await self.inner.aclose()
+            self.stopped = True
+            await self.inner.stop()
+
+        async def pull(self, limit, wait, **options):
+            return [] if self.stopped else await super().pull(limit, wait, **options)
 
 
 class GivesToBoth:

@@ -5,11 +5,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from headrace.core.errors import RejectError
+from headrace.connect import connect
+from headrace.core.broker import SubscribeOptions
+from headrace.core.errors import ClosedError, RejectError
+from headrace.core.message import Message
 from headrace.embedded import open as open_embedded
+from headrace.flow import Worker
+from headrace.streams.broker import StreamBroker
 from headrace.streams.config import ConsumerConfig, DeliverPolicy, OrderedConsumerConfig, PullOptions, StreamConfig
 from headrace.streams.errors import ConsumerDeletedError, OrderedConsumerBusyError
 from headrace.streams.fetch import FetchReason
+from headrace.testing.recording import RecordingHandler
 from headrace.testing.virtual import virtual_time
 
 
@@ -165,3 +171,41 @@ async def test_ordered_new_and_last_per_subject():
         assert bodies(await new.fetch(1, max_wait=1)) == []
         await streams.publish("s.y", b"4")
         assert bodies(await new.fetch(1, max_wait=1)) == [4]
+
+
+@virtual_time
+async def test_same_id_two_topics_stored_twice():
+    async with connect(":memory:") as broker:
+        receipts = [await broker.publish(Message(topic=topic, body=b"x", id="42")) for topic in ("a.x", "a.y", "a.x")]
+        assert len({receipt.position.source for receipt in receipts}) == 1, "one stream, and one window, for both"
+        assert [receipt.duplicate for receipt in receipts] == [False, False, True]
+        assert receipts[2].position == receipts[0].position
+        batch = [Message(topic=topic, body=b"y", id="43") for topic in ("a.x", "a.y", "a.y")]
+        assert [receipt.duplicate for receipt in await broker.publish_batch(batch)] == [False, False, True]
+        async with broker.subscribe("a.>", SubscribeOptions(group="g")) as subscription:
+            got = await subscription.pull(10, 1.0)
+            assert [(each.message.topic, each.message.id) for each in got] == [
+                ("a.x", "42"), ("a.y", "42"), ("a.x", "43"), ("a.y", "43"),
+            ]  # fmt: skip
+            for each in got:
+                each.ack()
+
+
+@virtual_time
+async def test_readers_end_with_their_engine():
+    async with stream_of(1) as (streams, stream):
+        consumer = await stream.create_consumer(ConsumerConfig(durable="c"))
+        ordered = (await stream.ordered_consumer(OrderedConsumerConfig())).messages()
+        assert (await ordered.next()).data == b"1"
+        waiting = [asyncio.create_task(consumer.messages().next()), asyncio.create_task(ordered.next())]
+        context = consumer.consume(lambda _: None)
+        worker = asyncio.create_task(Worker(StreamBroker(streams), "s.x", RecordingHandler(), group="g").run())
+        await asyncio.sleep(1)
+        waiting[0].cancel()  # it had taken the only message
+        waiting[0] = asyncio.create_task(consumer.messages().next())
+        await asyncio.sleep(1)
+        await streams.aclose()
+        for ends in (*waiting, context.wait_closed(), worker):
+            with pytest.raises(ClosedError):
+                await ends
+    assert asyncio.get_running_loop().time() < 10

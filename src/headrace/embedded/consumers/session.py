@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from headrace.core.delivery import ACK, RELEASE, Ack, Outcome
-from headrace.core.errors import AlreadySettledError, UsageError
+from headrace.core.errors import AlreadySettledError, ClosedError, UsageError
 from headrace.embedded.consumers.claims import reply_token
 from headrace.embedded.consumers.leases import Claim
 from headrace.embedded.consumers.place import Place
@@ -44,11 +44,9 @@ class EmbeddedSession:
         place.shared.store.check_writable()
         if self._pulling:
             raise UsageError("one pull at a time")
-        found = self._take(limit)
-        if found or self._stopped or self._closed:
+        found = self._without_claim(limit)
+        if found is not None:
             return found
-        if place.ended is not None:
-            raise place.ended
         if len(place.requests) >= (place.settings.config.max_waiting or DEFAULT_WAITING):
             raise PullRejectedError("Exceeded MaxWaiting", code=409, description="Exceeded MaxWaiting")
         asked = limit + self._options.prefetch
@@ -74,6 +72,19 @@ class EmbeddedSession:
         if request.error is not None:
             raise request.error
         return self._take(limit)
+
+    def _without_claim(self, limit: int) -> list[Msg] | None:
+        """What is buffered, or nothing after a stop; ``None``: a claim is needed."""
+        found = self._take(limit)
+        if found:
+            return found
+        if self._closed:  # with its engine: whoever pulls in a loop must hear of it
+            raise ClosedError("the session was closed")
+        if self._stopped:
+            return []
+        if self._place.ended is not None:
+            raise self._place.ended
+        return None
 
     def receive(self, messages: list[Msg]) -> None:
         """What a claim brought (on the loop, within the claim's answer)."""
