@@ -41,7 +41,7 @@ from headrace.streams.consumer import Consumer
 from headrace.streams.errors import StreamNotFoundError
 from headrace.streams.info import AccountInfo, APIStats, PubAck, StreamInfo
 from headrace.streams.msg import time_of_ns
-from headrace.streams.subjects import matches, overlaps, validate_filter, validate_name, validate_subject
+from headrace.streams.subjects import overlaps, validate_filter, validate_name, validate_subject
 
 __all__ = ["EmbeddedStreams", "open", "opened"]
 
@@ -194,7 +194,7 @@ class EmbeddedStreams:
         """The first stream that covers it; ``StreamNotFoundError``."""
         validate_filter(subject)
         for record in await self._room.read(streams_all):
-            if any(matches(each, subject) for each in record.config.subjects):
+            if any(overlaps(each, subject) for each in record.config.subjects):
                 return record.name
         raise no_such_stream(f"none covers {subject}")
 
@@ -248,7 +248,7 @@ class EmbeddedStreams:
             storage=0 if self._in_memory else size,
             streams=len(infos),
             consumers=sum(info.state.consumers for info in infos),
-            api=APIStats(total=self._room.calls, errors=self._room.errors),
+            api=APIStats(total=self._store.calls, errors=self._store.errors),
         )
 
     def publish(  # a coroutine handed on, not wrapped in another: a tenth of the cost of a publish

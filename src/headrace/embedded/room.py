@@ -33,7 +33,6 @@ class Room:
         self.publisher.on_ids = self.forgetting.due
         self.publisher.on_disk_full = self.maintenance.disk_full
         self.maintenance.tell_full = self._tell_full
-        self.calls = self.errors = 0
         self._timeout = store.options.seconds("timeout")
 
     def _tell_full(self, full: bool) -> None:  # noqa: FBT001  (the one fact)
@@ -42,14 +41,12 @@ class Room:
     async def read(self, function: Callable[[apsw.Connection], T]) -> T:
         """Its result in a read transaction."""
         self.store.check_usable()
-        self.calls += 1
-        return await self._within(self.store.reader.call(function), None)
+        return await self._within(self.store.ask(self.store.reader, function), None)
 
     async def write(self, function: Callable[[apsw.Connection], T]) -> T:
         """Its result once it is durably committed."""
         self.store.check_writable()
-        self.calls += 1
-        result = await self._within(self.store.streams.call(function), "streams")
+        result = await self._within(self.store.ask(self.store.streams, function), "streams")
         if self.store.path is not None and self.maintenance.relaxed:
             await self.maintenance.sync()
         return result

@@ -26,6 +26,7 @@ from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.consumers.starts import start_of
 from headrace.embedded.store.checkpoints import sync_log
 from headrace.embedded.store.files import CONSUMERS_FILE
+from headrace.embedded.store.sql import every
 from headrace.embedded.store.store import Store
 from headrace.embedded.streams.catalog import stream_by_name
 from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, ReplayPolicy
@@ -50,6 +51,13 @@ def drop_stream(connection: apsw.Connection, stream_id: int) -> None:
         _drop(connection, row.id)
 
 
+def _drop_those_in_memory(connection: apsw.Connection) -> None:
+    """Consumers with ``memory_storage`` lived until the last process closed the store."""
+    for consumer_id, config in every(connection, "SELECT id, config FROM consumer"):
+        if settings_of(config).config.memory_storage:
+            _drop(connection, consumer_id)
+
+
 def _drop(connection: apsw.Connection, consumer_id: int) -> None:
     for table, key in (("lease", "consumer"), ("pending", "consumer"), ("consumer", "id")):
         connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (consumer_id,))
@@ -69,6 +77,8 @@ class ConsumerRoom:
         if self.store.options.read_only:
             return
         await self.shared.join()
+        if self.store.alone:
+            await self.store.consumers.call(_drop_those_in_memory)
         await self.repair()
         await self._expiry.start()
 
@@ -137,7 +147,7 @@ class ConsumerRoom:
             _drop(connection, row.id)
             return row.id, leftovers(connection, record.id)
 
-        consumer_id, gone = await self.store.consumers.call(drop)
+        consumer_id, gone = await self.store.ask(self.store.consumers, drop)
         self.shared.remove(stream, gone)
         self._dropped(consumer_id, stream, name, "request")
         await self.shared.removed()
@@ -193,7 +203,7 @@ class ConsumerRoom:
         def names(connection: apsw.Connection) -> list[str]:
             return [row.name for row in consumers_of(connection, stream_by_name(connection, stream).id)]
 
-        for name in await self.store.reader.call(names):
+        for name in await self.store.ask(self.store.reader, names):
             yield name
 
     async def _look(self, stream: str, name: str, *, write: bool) -> tuple[int, ConsumerInfo]:
@@ -220,7 +230,7 @@ class ConsumerRoom:
             return row.id, info
 
         thread = self.store.consumers if write else self.store.reader
-        return await thread.call(look)
+        return await self.store.ask(thread, look)
 
     async def _put(self, stream: str, config: ConsumerConfig, *, create: bool, update: bool) -> Consumer:
         self.store.check_writable()
@@ -249,7 +259,7 @@ class ConsumerRoom:
             assert info is not None  # noqa: S101  (its stream was found above)
             return row.id, info, gone
 
-        consumer_id, info, gone = await self.store.consumers.call(put)
+        consumer_id, info, gone = await self.store.ask(self.store.consumers, put)
         self.shared.remove(stream, gone)
         # A publish that runs in an older snapshot would not know this consumer: wait until it has ended.
         await self.store.streams.call(_nothing)

@@ -232,6 +232,17 @@ class Pending:
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Any], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """It was handed over: its time runs, where it has one of its own."""
+        timeout: Any = self._options.timeout
+        if timeout is not None:
+            self._timer = self._desk.store.loop.call_later(timeout.total_seconds(), self._late)
+
+    def _late(self) -> None:
+        if not self.done():
+            self.finish(late())
 
     @property
     def message(self) -> StreamMessage:
@@ -292,6 +303,8 @@ class Pending:
                 logger.exception("on_publish_error failed for %s", self._message.subject)
 
     def _tell(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._desk.answered()
         for waiter in self._waiters:
             if not waiter.done():

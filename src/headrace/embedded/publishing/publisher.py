@@ -74,10 +74,10 @@ class Publisher:
                 await self._wait_for_room()
             future: asyncio.Future[PubAck] = self.store.loop.create_future()
             self._add(entry, future)
-            if options is not None and options.timeout is not None:
-                return await self._within(future, options)
             try:
-                return await future
+                if options is None or options.timeout is None:
+                    return await future
+                return await self._within(future, options)
             except NoStreamResponseError:
                 given = options or _DEFAULT
                 if attempts >= given.retry_attempts:
@@ -138,10 +138,13 @@ class Publisher:
         self._none_outstanding.clear()
         pending = Pending(self, message, entry, options)
         self._add(entry, pending)
+        pending.begin()
         return pending
 
     def again(self, pending: Pending) -> None:
         """Try once more what no stream covered."""
+        if pending.done():
+            return
         try:
             self._add(pending.entry, pending)
         except ClosedError as error:

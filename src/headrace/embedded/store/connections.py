@@ -54,6 +54,8 @@ class Opened:
     reader: apsw.Connection | None = None
     gates: dict[str, Turnstile] = field(default_factory=dict[str, Turnstile])
     recovered: bool = False
+    alone: bool = False
+    """Whether no other process had it open."""
     marks: Marks | None = None
     """Set where commits are not synced."""
     alive: int = -1
@@ -90,14 +92,14 @@ class Connections:
         opened = Opened(directory)
         lock = hold(directory, "open", self.options.seconds("timeout"))
         try:
-            opened.alive, alone = join(directory)
+            opened.alive, opened.alone = join(directory)
             # a log that nobody uses was left by a death; beside other processes it is only theirs
-            opened.recovered = alone and (directory / f"{STREAMS_FILE}-wal").exists()
+            opened.recovered = opened.alone and (directory / f"{STREAMS_FILE}-wal").exists()
             self._make_files(directory)
             opened.streams = self.streams()
             opened.consumers = self.consumers()
             opened.reader = self.reader()
-            if alone:
+            if opened.alone:
                 go_on_above(opened.reader, directory)
             if self.options.durability is Durability.RELAXED:
                 opened.marks = Marks(directory)

@@ -56,8 +56,12 @@ class Store:
         self.advise: Callable[[Advisory], None] = _ignored
         self.syncs = Durations()
         """Of streams.db: of each commit, or where commits are not synced of the syncs in between."""
+        self.alone = False
+        """Whether nobody had it open when this handle came."""
         self.recovered = False
         """Whether the store was not closed cleanly before."""
+        self.calls = self.errors = 0
+        """Questions and orders of this handle, publishes and pulls not counted; those that were refused."""
         self.closed = False
         self.gates: dict[str, Turnstile] = {}
         self.marks: Marks | None = None
@@ -94,7 +98,7 @@ class Store:
 
     def _start(self, connections: Connections, opened: Opened) -> None:
         self.gates = opened.gates
-        self.recovered = opened.recovered
+        self.alone, self.recovered = opened.alone, opened.recovered
         self.marks = opened.marks
         self._alive = opened.alive
         if opened.streams is None:
@@ -153,6 +157,15 @@ class Store:
     def foreign(self) -> bool:
         """Whether this is a forked child, where every handle is dead."""
         return os.getpid() != self._pid
+
+    async def ask(self, thread: DatabaseThread, function: Callable[[apsw.Connection], T]) -> T:
+        """`DatabaseThread.call`, counted."""
+        self.calls += 1
+        try:
+            return await thread.call(function)
+        except HeadraceError:
+            self.errors += 1
+            raise
 
     async def offload(self, function: Callable[[], T]) -> T:
         """Run blocking work (checkpoints, backups) on a thread of the store's own."""

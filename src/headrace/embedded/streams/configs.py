@@ -39,7 +39,7 @@ def completed(config: StreamConfig, *, in_memory: bool) -> StreamConfig:
     if config.compression is not Compression.NONE:
         raise UnsupportedError(f"compression: only a server has it, got {config.compression!r}")
     if config.replicas > 1:
-        raise error_for(500, 10074, "replicas > 1 not supported in non-clustered mode")
+        raise UnsupportedError(f"replicas: there is no cluster, got {config.replicas!r}")
     if config.storage is StorageType.MEMORY and not in_memory:
         raise UnsupportedError("storage=MEMORY: processes share files only; open ':memory:'")
     age: Any = config.max_age

@@ -1,0 +1,100 @@
+"""Options of one publish, and what the manager counts and finds."""
+
+import asyncio
+
+import pytest
+
+from headrace import embedded
+from headrace.core.errors import Fault, PublishTimeoutError
+from headrace.embedded import EmbeddedOptions
+from headrace.streams.config import ConsumerConfig, StreamConfig, StreamPublishOptions
+from headrace.streams.errors import ConsumerNotFoundError, NoStreamResponseError, StreamNotFoundError
+from headrace.testing.virtual import virtual_time
+
+
+class Blocked:
+    """Holds the write turn of a store, as another process that stands still would."""
+
+    def __init__(self, streams):
+        self.gate = streams._store.gates["streams"]
+
+    def __enter__(self):
+        self.gate.enter()
+
+    def __exit__(self, *_):
+        self.gate.leave()
+
+
+SHORT = StreamPublishOptions(timeout=0.05)
+
+
+def test_timeout_of_one_publish(tmp_path):
+    async def run():
+        failed = []
+        options = EmbeddedOptions(on_publish_error=lambda message, error: failed.append(message.data))
+        async with (
+            embedded.open(tmp_path / "store", options=options) as streams,
+            embedded.open(tmp_path / "store") as other,
+        ):
+            await streams.create_stream(StreamConfig(name="S"))
+            with Blocked(other):
+                with pytest.raises(PublishTimeoutError) as late:
+                    await streams.publish("S", b"waited for", options=SHORT)
+                future = await streams.publish_async("S", b"async", options=SHORT)
+                with pytest.raises(PublishTimeoutError) as late_too:
+                    await future
+            assert (late.value.fault, late_too.value.fault) == (Fault.UNKNOWN, Fault.UNKNOWN)
+            assert failed == [b"async"]
+            assert streams.publish_async_pending == 0
+            assert (await (await streams.publish_async("S", b"in time", options=SHORT))).stream == "S"
+            await streams.publish_async_complete()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+@virtual_time
+async def test_a_stream_that_comes_meanwhile(timeout):
+    options = StreamPublishOptions(timeout=timeout, retry_attempts=2, retry_wait=0.25)
+    async with embedded.open(":memory:") as streams:
+        for publish in (streams.publish, streams.publish_async):
+            sent = asyncio.ensure_future(publish("S", b"x", options=options))
+            await asyncio.sleep(0.3)
+            await streams.create_stream(StreamConfig(name="S"))
+            ack = await sent
+            ack = ack if publish == streams.publish else await ack
+            assert ack.sequence == 1
+            await streams.delete_stream("S")
+        with pytest.raises(NoStreamResponseError):
+            await streams.publish("S", b"x", options=options)
+
+
+@virtual_time
+async def test_name_by_subject_takes_filters():
+    async with embedded.open(":memory:") as streams:
+        await streams.create_stream(StreamConfig(name="B", subjects=["b.x"]))
+        await streams.create_stream(StreamConfig(name="A", subjects=["a.>"]))
+        assert [await streams.stream_name_by_subject(each) for each in ("b.x", "b.*", "a.x.y", ">")] == [
+            "B",
+            "B",
+            "A",
+            "A",
+        ]
+        with pytest.raises(StreamNotFoundError):
+            await streams.stream_name_by_subject("b.y")
+
+
+@virtual_time
+async def test_account_info_counts_calls_and_refusals():
+    async with embedded.open(":memory:") as streams:
+        stream = await streams.create_stream(StreamConfig(name="S"))
+        await streams.create_consumer("S", ConsumerConfig(durable="c"))
+        before = (await streams.account_info()).api
+        with pytest.raises(StreamNotFoundError):
+            await streams.stream("T")
+        with pytest.raises(ConsumerNotFoundError):
+            await stream.consumer("d")
+        await streams.publish("S", b"x")
+        after = await streams.account_info()
+        assert (after.api.total - before.total, after.api.errors - before.errors) == (3, 2)
+        assert (after.streams, after.consumers, after.memory, after.storage) == (1, 1, 32, 0)
