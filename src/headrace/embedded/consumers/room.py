@@ -51,9 +51,9 @@ def drop_stream(connection: apsw.Connection, stream_id: int) -> None:
         _drop(connection, row.id)
 
 
-def _drop_those_in_memory(connection: apsw.Connection) -> None:
-    """Consumers with ``memory_storage`` lived until the last process closed the store."""
-    for consumer_id, config in every(connection, "SELECT id, config FROM consumer"):
+def _drop_those_in_memory(connection: apsw.Connection, before: int) -> None:
+    """Consumers with ``memory_storage`` lived until the last process closed the store (others may have come since)."""
+    for consumer_id, config in every(connection, "SELECT id, config FROM consumer WHERE created < ?", (before,)):
         if settings_of(config).config.memory_storage:
             _drop(connection, consumer_id)
 
@@ -78,7 +78,8 @@ class ConsumerRoom:
             return
         await self.shared.join()
         if self.store.alone:
-            await self.store.consumers.call(_drop_those_in_memory)
+            before = self.store.began_ns
+            await self.store.consumers.call(lambda connection: _drop_those_in_memory(connection, before))
         await self.repair()
         await self._expiry.start()
 

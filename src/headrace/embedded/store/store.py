@@ -57,7 +57,8 @@ class Store:
         self.syncs = Durations()
         """Of streams.db: of each commit, or where commits are not synced of the syncs in between."""
         self.alone = False
-        """Whether nobody had it open when this handle came."""
+        """Whether nobody had it open when this handle came, at `began_ns`."""
+        self.began_ns = 0
         self.recovered = False
         """Whether the store was not closed cleanly before."""
         self.calls = self.errors = 0
@@ -77,6 +78,7 @@ class Store:
     async def open(cls, path: str | os.PathLike[str], options: EmbeddedOptions, clock: Clock) -> Store:
         """Open or make the store; blocking work is done off the loop."""
         connections = Connections(path, options)
+        began = clock.now_ns()
         clock.begin()
         worker = ThreadPoolExecutor(1, thread_name_prefix="headrace-open")
         try:
@@ -93,6 +95,7 @@ class Store:
             worker.shutdown(wait=False)  # it is done: whatever was cancelled was waited for
             clock.end()
         store = cls(opened.path, options, clock)
+        store.began_ns = began
         store._start(connections, opened)
         return store
 
