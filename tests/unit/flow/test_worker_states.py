@@ -160,6 +160,93 @@ async def test_states():
     assert await running is None
 
 
+async def enter(worker):
+    async with worker:
+        return "entered"
+
+
+CALLS = {"run": lambda worker: worker.run(), "shutdown": lambda worker: worker.shutdown(), "enter": enter}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ends"),
+    [
+        ("nothing", "shutdown", None),
+        ("nothing", "enter", "entered"),
+        ("running", "run", UsageError),
+        ("running", "enter", UsageError),
+        ("running", "shutdown", None),
+        ("entered", "run", UsageError),
+        ("entered", "enter", UsageError),
+        ("entered", "shutdown", None),
+        ("shut down", "run", None),
+        ("shut down", "enter", ClosedError),
+        ("shut down", "shutdown", None),
+        ("ended", "run", ClosedError),
+        ("ended", "enter", ClosedError),
+        ("ended", "shutdown", None),
+        ("left", "run", ClosedError),
+        ("left", "enter", ClosedError),
+        ("left", "shutdown", None),
+    ],
+)
+@virtual_time
+async def test_every_pair_of_calls(first, second, ends):
+    worker = Worker(ScriptedBroker(), "orders", nothing, group="g")
+    running = None
+    if first in ("running", "ended"):
+        running = asyncio.create_task(worker.run())
+        await asyncio.sleep(1)
+    if first in ("entered", "left"):
+        await worker.__aenter__()
+    if first in ("shut down", "ended"):
+        await worker.shutdown()
+    if first == "left":
+        await worker.__aexit__(None, None, None)
+    call = CALLS[second](worker)
+    if isinstance(ends, type):
+        with pytest.raises(ends):
+            await call
+    else:
+        assert await call == ends
+    await worker.shutdown()
+    if first == "entered":
+        await worker.__aexit__(None, None, None)
+    if running is not None:
+        assert await running is None
+
+
+def test_no_signals_outside_the_main_thread():
+    import threading
+
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    async def main():
+        broker = ScriptedBroker()
+        await fill(broker, b"x")
+        running = asyncio.create_task(Worker(broker, "orders", nothing, group="g").run())
+        await asyncio.sleep(1)
+        seen.append(signal.getsignal(signal.SIGTERM))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    thread = threading.Thread(target=virtual_time(main))
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+@virtual_time
+async def test_a_hung_run_is_reported_once(caplog):
+    broker = ScriptedBroker()
+    await fill(broker, b"x")
+    await run_until_idle(Worker(broker, "orders", RecordingHandler(then=lambda _: asyncio.sleep(299)), group="g"))
+    said = [record for record in caplog.records if "runs for" in record.getMessage()]
+    assert len(said) == 1
+    assert "60 s" in said[0].getMessage()
+    assert (now(), broker.subscriptions[0].keeps) == (299, 29)
+
+
 @virtual_time
 async def test_an_error_of_the_worker_cancels_the_block():
     broker = ScriptedBroker()
