@@ -14,7 +14,7 @@ from headrace.streams.api import Stream, StreamManager
 from headrace.streams.msg import RawStreamMsg
 from headrace.streams.wire import decode
 
-__all__ = ["Stored", "body_text", "read_all", "read_topic", "stored", "stream_of_topic"]
+__all__ = ["Stored", "body_text", "read_all", "read_topic", "stored", "stream_of_topic", "streams_of_topic"]
 
 PAGE = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,6 +70,13 @@ async def stream_of_topic(streams: StreamManager, topic: str) -> Stream:
     """The stream that stores `topic` (wildcards allowed); ``StreamNotFoundError``."""
     check_topic(topic, wildcards=True)
     return await streams.stream(await streams.stream_name_by_subject(topic))
+
+
+async def streams_of_topic(streams: StreamManager, topic: str) -> list[Stream]:
+    """All streams that store some of `topic` (wildcards allowed); ``StreamNotFoundError`` where there is none."""
+    check_topic(topic, wildcards=True)
+    names = [name async for name in streams.stream_names(subject=topic)]
+    return [await streams.stream(name) for name in names] or [await stream_of_topic(streams, topic)]
 
 
 async def read_all(stream: Stream, *, subject: str = ">", start: int = 1) -> AsyncIterator[Stored]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
 from typing import Annotated
 
 import typer
 
-from headrace.cli.messages import Stored, read_all, stream_of_topic
+from headrace.cli.messages import Stored, read_all, streams_of_topic
 from headrace.cli.opening import open_streams, run
 from headrace.cli.options import DEFAULT_URL, Json, Url
 from headrace.cli.output import print_line
+from headrace.core.errors import ConfigError
 from headrace.streams.api import Stream
 
 __all__ = ["tail"]
@@ -34,16 +36,24 @@ def tail(
 
 async def _tail(url: str, topic: str, lines: int, start: int | None, *, follow: bool, json: bool) -> None:
     async with open_streams(url, look_only=True) as streams:
-        stream = await stream_of_topic(streams, topic)
-        last = (await stream.info()).state.last_sequence
-        following = last + 1
+        sources = await streams_of_topic(streams, topic)
+        if start is not None and len(sources) > 1:
+            raise ConfigError(f"--from counts in one stream, and {topic!a} is in {len(sources)}")
+        following: dict[str, int] = {}
+        newest: list[list[Stored]] = []
+        for stream in sources:
+            last = (await stream.info()).state.last_sequence
+            following[stream.name] = last + 1
+            if start is None:
+                newest.append(await _newest(stream, topic, lines, last))
+        # merged, not sorted: the messages of one stream stay in its order, whatever the senders' clocks say
+        for each in deque(heapq.merge(*newest, key=lambda each: each.message.time_ns), maxlen=lines):
+            _print(each, json=json)
         if start is not None:
-            following = await _print_from(stream, topic, start, json=json)
-        else:
-            for each in await _newest(stream, topic, lines, last):
-                _print(each, json=json)
+            following[sources[0].name] = await _print_from(sources[0], topic, start, json=json)
         while follow:
-            following = await _print_from(stream, topic, following, json=json)
+            for stream in sources:
+                following[stream.name] = await _print_from(stream, topic, following[stream.name], json=json)
             await asyncio.sleep(_LOOK_AGAIN)
 
 

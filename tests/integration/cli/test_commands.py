@@ -134,6 +134,24 @@ def test_tail_finds_few_among_many(headrace, tmp_path):
     assert headrace.done("tail", "orders.usual", "-n", "0").out == ""
 
 
+def test_tail_over_several_streams(headrace):
+    for topic, body in (("orders", "1"), ("payments", "2"), ("orders", "3"), ("audit.x", "4")):
+        headrace.done("pub", topic, body)
+    assert bodies(headrace.done("tail", ">", "--json")) == ["1", "2", "3", "4"]
+    assert bodies(headrace.done("tail", ">", "-n", "2", "--json")) == ["3", "4"]
+    assert bodies(headrace.done("tail", "*", "--json")) == ["1", "2", "3"]
+    assert headrace.done("tail", ">", "-n", "0").out == ""
+    assert headrace("tail", ">", "--from", "1").code == 2
+    assert headrace("tail", "nothing.here").code == 3
+    with process("tail", ">", "-n", "1", "-f", "--json", "--url", headrace.url) as running:
+        assert json.loads(running.stdout.readline())["body"] == "4"
+        for topic in ("orders", "payments"):
+            headrace.done("pub", topic, "new")
+            assert json.loads(running.stdout.readline())["topic"] == topic
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130
+
+
 def test_tail_follows_until_ctrl_c(headrace):
     headrace.done("pub", "orders", "1")
     with process("tail", "orders", "-f", "--json", "--url", headrace.url) as running:

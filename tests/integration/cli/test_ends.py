@@ -196,3 +196,13 @@ def test_the_demo_has_a_live_table_on_a_terminal_and_no_colour_where_none_is_wan
         assert word in shown
     assert "\x1b[3" not in shown, "colours"
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1, "the cursor is shown again"
+
+
+def test_ctrl_c_in_the_demo_on_a_terminal_shows_the_cursor_again_and_says_how_to_go_on(tmp_path):
+    repository = make_repository(tmp_path / "repository", commits=800, authors=1)
+    shown, code = on_a_terminal("demo", "--repo", repository, "--dir", tmp_path / "state", interrupt=b"handled")
+    assert code == 130
+    assert "run it again to go on" in shown
+    assert "LOST" not in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+    assert "Traceback" not in shown
