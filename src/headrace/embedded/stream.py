@@ -137,7 +137,7 @@ class EmbeddedStream:
         since = read.ns_of(start) if isinstance(start, datetime) else None
 
         def look(connection: apsw.Connection, record: StreamRecord) -> list[RawStreamMsg]:
-            first = min(start, LAST) if isinstance(start, int) else read.first_at(connection, record, since or 0)
+            first = min(start, LAST) if isinstance(start, int) else read.first_at(connection, record.id, since or 0)
             return read.page(connection, record, subject, first, offset, limit, now, check=check)
 
         return await self._read(look)

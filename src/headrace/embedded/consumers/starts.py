@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from datetime import timedelta
 
 import apsw
 
 from headrace.embedded.consumers.rows import Filter
 from headrace.embedded.store.sql import every, one
+from headrace.embedded.streams.read import first_at, ns_of
 from headrace.streams.config import ConsumerConfig, DeliverPolicy
-from headrace.streams.msg import time_of_ns
 
 __all__ = ["start_of"]
-
-_EPOCH = time_of_ns(0)
 
 
 def start_of(
@@ -22,14 +19,13 @@ def start_of(
 ) -> tuple[int, bytes | None]:
     """The sequence in front of its first message; for last per subject also the chosen ones, then the stream's last."""
     first, last = one(connection, "SELECT first_seq, last_seq FROM stream WHERE id = ?", (stream_id,))
-    policy, wanted, table = config.deliver_policy, Filter(config.filters), f"msg_{stream_id}"
+    policy, wanted = config.deliver_policy, Filter(config.filters)
     if policy is DeliverPolicy.NEW:
         return last, None
     if policy is DeliverPolicy.BY_START_SEQUENCE:
         return max(config.start_sequence or 1, first) - 1, None
     if policy is DeliverPolicy.BY_START_TIME and config.start_time is not None:
-        start = (config.start_time - _EPOCH) // timedelta(microseconds=1) * 1000
-        return _before(connection, table, start, first, last), None
+        return first_at(connection, stream_id, ns_of(config.start_time)) - 1, None
     if policy is DeliverPolicy.LAST:
         newest = _newest(connection, stream_id, wanted, wall)
         return (max(newest) if newest else first) - 1, None
@@ -55,17 +51,3 @@ def _alive(connection: apsw.Connection, table: str, sequence: int, wall: int) ->
         connection, f"SELECT 1 FROM {table} WHERE seq = ? AND (expires IS NULL OR expires > ?)", (sequence, wall)
     )
     return found is not None
-
-
-def _before(connection: apsw.Connection, table: str, start: int, first: int, last: int) -> int:
-    """The sequence in front of the first message stored at or after `start`: time never falls as sequence rises."""
-    low, high = first, last + 1
-    while low < high:
-        middle = (low + high) // 2
-        statement = f"SELECT seq, ts FROM {table} WHERE seq >= ? ORDER BY seq LIMIT 1"
-        found = one(connection, statement, (middle,))
-        if found is None or found[1] >= start:
-            high = middle
-        else:
-            low = found[0] + 1
-    return low - 1

@@ -175,11 +175,11 @@ def _merged(
             yield row
 
 
-def first_at(connection: apsw.Connection, record: StreamRecord, ts: int) -> int:
+def first_at(connection: apsw.Connection, stream_id: int, ts: int) -> int:
     """The sequence of the first message stored at or after `ts`: a binary search, since time never falls."""
-    row = connection.execute("SELECT first_seq, last_seq FROM stream WHERE id = ?", (record.id,)).fetchone()
+    row = connection.execute("SELECT first_seq, last_seq FROM stream WHERE id = ?", (stream_id,)).fetchone()
     low, high = (int(row[0]), int(row[1]) + 1) if row else (1, 1)
-    sql = f"SELECT seq, ts FROM msg_{record.id} WHERE seq >= ? ORDER BY seq LIMIT 1"
+    sql = f"SELECT seq, ts FROM msg_{stream_id} WHERE seq >= ? ORDER BY seq LIMIT 1"
     while low < high:
         middle = (low + high) // 2
         found = connection.execute(sql, (middle,)).fetchone()
