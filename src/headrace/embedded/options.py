@@ -34,6 +34,8 @@ class EmbeddedOptions:
     committed; above it `publish` waits. ``max_pending``, ``stall_wait``, ``on_publish_error``: of `publish_async`.
     ``ack_flush``: longest time a plain ack stays in memory only. ``reserve_bytes``: a file given back to a full disk so
     that purge and retention still work (0 = none). ``check_rows``: verify the checksum of every message read.
+    ``secure_delete``: whether a store that is made overwrites what is deleted; an existing one keeps what it was made
+    with.
     """
 
     durability: Durability = Durability.FSYNC

@@ -19,8 +19,8 @@ PATIENCE_MS = 5_000
 
 async def scrub(room: Room, delete: Callable[[apsw.Connection], Any]) -> None:
     """Run `delete`, then see that no file holds what it deleted. A foreign reader can hold that up for 5 s."""
-    if not room.store.options.secure_delete:
-        raise UnsupportedError("secure_delete: the store was opened without it")
+    if not room.store.secure_delete:
+        raise UnsupportedError("secure_delete: the store was made without it")
     await room.write(delete)
     if room.store.path is not None:
         await room.store.offload(lambda: _empty_logs(room))

@@ -31,12 +31,38 @@ def test_no_bytes_are_left(tmp_path, size):
     asyncio.run(run())
 
 
-def test_without_it_the_call_is_refused(tmp_path):
+OFF = embedded.EmbeddedOptions(secure_delete=False)
+ON = embedded.EmbeddedOptions()
+
+
+@pytest.mark.parametrize("later", [OFF, ON])
+def test_without_it_the_call_is_refused(tmp_path, later):
+    """What was not kept clean from the beginning cannot be scrubbed later."""
+
     async def run():
-        async with embedded.open(tmp_path / "s", options=embedded.EmbeddedOptions(secure_delete=False)) as streams:
-            stream = await streams.create_stream(StreamConfig(name="S"))
+        async with embedded.open(tmp_path / "s", options=OFF) as streams:
+            await streams.create_stream(StreamConfig(name="S"))
             await streams.publish("S")
+        async with embedded.open(tmp_path / "s", options=later) as streams:
             with pytest.raises(UnsupportedError):
-                await stream.secure_delete_msg(1)
+                await (await streams.stream("S")).secure_delete_msg(1)
+            assert (await (await streams.stream("S")).info()).state.messages == 1
+
+    asyncio.run(run())
+
+
+def test_decided_at_creation_for_every_member(tmp_path):
+    store = tmp_path / "s"
+
+    async def run():
+        async with embedded.open(store, options=ON) as one, embedded.open(store, options=OFF) as two:
+            stream = await one.create_stream(StreamConfig(name="S", max_messages=20))
+            for at in range(60):
+                await two.publish("S", b"secret%03d" % at + b"x" * 500)
+            await (await two.stream("S")).delete_msg(50)
+            await stream.purge()
+            await one.publish("S", b"last")
+            await stream.secure_delete_msg(61)
+            assert scan(store, b"secret0") == []
 
     asyncio.run(run())

@@ -29,6 +29,7 @@ from headrace.embedded.store.files import (
 )
 from headrace.embedded.store.marks import Marks, go_on_above
 from headrace.embedded.store.schema import APPLICATION_ID, CONSUMERS, FORMAT, STREAMS
+from headrace.embedded.store.sql import one
 
 __all__ = ["Connections", "Opened", "check_format", "read_connection", "untouched"]
 
@@ -79,8 +80,8 @@ class Connections:
         self.given = path
         self.options = options
         self.directory: Path | None = None
-        self.lost: Callable[[], None] | None = None
-        """Told after a failure of streams.db, on its thread."""
+        self.secure_delete = options.secure_delete
+        """Whether what is deleted is overwritten: the options decide when a store is made, after that the store."""
 
     def open(self) -> Opened:
         """Open (and make) everything."""
@@ -118,6 +119,9 @@ class Connections:
         """The writer of streams.db, consumers.db attached to read."""
         relaxed = self.options.durability is Durability.RELAXED
         with self._connected(STREAMS_FILE, _WRITE) as connection:
+            check_format(connection, "main", str(self.directory))
+            found = one(connection, "SELECT value FROM meta WHERE key = 'secure_delete'")
+            self.secure_delete = bool(found and found[0])
             self._tune(connection, "NORMAL" if relaxed else "FULL")
             self._attach(connection, CONSUMERS_FILE, "consumers_ro")
         return connection
@@ -186,7 +190,7 @@ class Connections:
         connection.execute(f"PRAGMA main.journal_size_limit={LARGEST_LOG}")
         connection.execute("PRAGMA fullfsync=ON")
         connection.execute("PRAGMA checkpoint_fullfsync=ON")
-        connection.execute(f"PRAGMA secure_delete={'ON' if self.options.secure_delete else 'OFF'}")
+        connection.execute(f"PRAGMA secure_delete={'ON' if self.secure_delete else 'OFF'}")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA main.cache_size=-16384")
 
@@ -199,12 +203,12 @@ class Connections:
     def _memory(self) -> apsw.Connection:
         connection = apsw.Connection(":memory:", statementcachesize=256)
         connection.execute("PRAGMA trusted_schema=OFF")
-        connection.execute(f"PRAGMA secure_delete={'ON' if self.options.secure_delete else 'OFF'}")
+        connection.execute(f"PRAGMA secure_delete={'ON' if self.secure_delete else 'OFF'}")
         connection.execute("ATTACH ':memory:' AS consumers_rw")
         connection.execute(STREAMS)
         prefixed = CONSUMERS.replace("TABLE ", "TABLE consumers_rw.").replace("INDEX ", "INDEX consumers_rw.")
         connection.execute(prefixed)
-        _write_meta(connection)
+        self._write_meta(connection)
         return connection
 
     def _make_files(self, directory: Path) -> None:
@@ -243,13 +247,13 @@ class Connections:
                 connection.execute(f"PRAGMA user_version={FORMAT}")
                 connection.execute(schema)
                 if schema is STREAMS:
-                    _write_meta(connection)
+                    self._write_meta(connection)
         fresh.rename(path)
         sync_directory(path.parent)
 
-
-def _write_meta(connection: apsw.Connection) -> None:
-    connection.executemany("INSERT INTO meta(key, value) VALUES(?, ?)", [("uuid", uuid.uuid4().hex), ("generation", 0)])
+    def _write_meta(self, connection: apsw.Connection) -> None:
+        rows = {"uuid": uuid.uuid4().hex, "generation": 0, "secure_delete": int(self.options.secure_delete)}
+        connection.executemany("INSERT INTO meta(key, value) VALUES(?, ?)", list(rows.items()))
 
 
 def check_format(connection: apsw.Connection, schema: str, where: str) -> None:

@@ -56,6 +56,8 @@ class Store:
         self.advise: Callable[[Advisory], None] = _ignored
         self.syncs = Durations()
         """Of streams.db: of each commit, or where commits are not synced of the syncs in between."""
+        self.secure_delete = options.secure_delete
+        """Whether what is deleted is overwritten in the file: decided when the store was made."""
         self.alone = False
         """Whether nobody had it open when this handle came, at `began_ns`."""
         self.began_ns = 0
@@ -101,6 +103,7 @@ class Store:
 
     def _start(self, connections: Connections, opened: Opened) -> None:
         self.gates = opened.gates
+        self.secure_delete = connections.secure_delete
         self.alone, self.recovered = opened.alone, opened.recovered
         self.marks = opened.marks
         self._alive = opened.alive
