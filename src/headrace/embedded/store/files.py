@@ -191,7 +191,7 @@ class Turnstile:
             raise
 
     def enter(self) -> None:
-        """Wait for our turn: in the kernel, for looking again and again was measured to halve the commits of four."""
+        """Wait for our turn: in the kernel, since looking again and again costs commits (docs/decisions/0005)."""
         if not self.in_place():
             raise StoreError(f"{self._file} was removed or replaced while it was open")
         fcntl.flock(self._next, fcntl.LOCK_EX)
