@@ -10,6 +10,9 @@ import pytest
 SLOPE = str(Path(__file__).with_name("slope.py"))
 SOURCE = str(Path(__file__).parents[3] / "src")
 MIB = 1024 * 1024
+MOST = 12.0
+"""MiB per million. Whatever Python keeps of a message has 24 bytes at least (23 MiB per million); SQLite's caches are full
+only after the first million or two, and were seen to grow by 1.5 to 5 until then."""
 
 
 def slope_of(points):
@@ -38,4 +41,4 @@ def test_memory_slope(tmp_path):
     late = [point for point in points if point[0] > count // 2]
     slope = slope_of(late) * 1e6 / MIB
     print(f"\n{count} messages: {points[0][1] / MIB:.1f} -> {points[-1][1] / MIB:.1f} MiB, {slope:.2f} MiB per million")
-    assert slope < 4, [f"{x}: {y / MIB:.1f}" for x, y in points]
+    assert slope < MOST, [f"{x}: {y / MIB:.1f}" for x, y in points]
