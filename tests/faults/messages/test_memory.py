@@ -11,8 +11,8 @@ SLOPE = str(Path(__file__).with_name("slope.py"))
 SOURCE = str(Path(__file__).parents[3] / "src")
 MIB = 1024 * 1024
 MOST = 12.0
-"""MiB per million. Whatever Python keeps of a message has 24 bytes at least (23 MiB per million); SQLite's caches are full
-only after the first million or two, and were seen to grow by 1.5 to 5 until then."""
+"""MiB per million. Whatever Python keeps of a message has 24 bytes at least (23 MiB per million); the caches of SQLite
+are full only after the first million or two, and were seen to grow by 1.5 to 5 until then."""
 
 
 def slope_of(points):
