@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code (`ExitCode`); what went wrong is one line on stderr."""
     logging.getLogger("headrace").addHandler(logging.NullHandler())  # a command says itself what went wrong
     _fill_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends no command
     try:
         application = build()
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -115,12 +116,21 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def print_document(value: object) -> None:
     """One JSON document."""
-    print(msgspec.json.format(msgspec.json.encode(builtins_of(value)), indent=2).decode())
+    print(_printable(msgspec.json.format(msgspec.json.encode(builtins_of(value)), indent=2).decode(), indent=2))
 
 
 def print_line(value: object) -> None:
     """One JSON object on a line of its own, at once."""
-    print(msgspec.json.encode(builtins_of(value)).decode(), flush=True)
+    print(_printable(msgspec.json.encode(builtins_of(value)).decode()), flush=True)
+
+
+def _printable(text: str, indent: int | None = None) -> str:
+    """JSON as it is, or in ASCII where stdout cannot carry it: an escape of the stream's would not be JSON."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text), indent=indent)
+    return text
 
 
 def builtins_of(value: object) -> Any:

@@ -18,13 +18,14 @@ from headrace.streams.api import Stream
 
 __all__ = ["tail"]
 
+_MOST = 1_000_000_000
 _LOOK_AGAIN = 0.2  # seconds; it only reads, so nobody wakes it
 
 
 def tail(
     topic: Annotated[str, typer.Argument(help="Topic; * and > are wildcards.")],
     *,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the newest.")] = 10,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=_MOST, help="How many of the newest.")] = 10,
     start: Annotated[int | None, typer.Option("--from", min=1, help="All from this sequence on.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     url: Url = DEFAULT_URL,

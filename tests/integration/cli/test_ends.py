@@ -140,6 +140,20 @@ def test_every_command_prints_json(headrace, tmp_path):
     json.loads(headrace.done("stream", "restore", backup, "--json", url=tmp_path / "copy").out)
 
 
+def test_what_stdout_cannot_carry_is_escaped_and_json_stays_json(headrace, monkeypatch):
+    text = "wörld 水 🌊"
+    headrace.done("pub", "orders", json.dumps({"text": text}, ensure_ascii=False), "--key", "ключ")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for command in ("get", "tail"):
+        shown = ended(process(command, "orders", "--url", headrace.url))
+        assert (shown.code, shown.err) == (0, "")
+        assert "w\\xf6rld \\u6c34 \\U0001f30a" in shown.out
+        shown = ended(process(command, "orders", "--json", "--url", headrace.url))
+        assert (shown.code, shown.err) == (0, "")
+        assert json.loads(shown.json["body"]) == {"text": text}
+        assert shown.json["key"] == "ключ"
+
+
 def on_a_terminal(*arguments, answer=b"", interrupt=None, **environment):
     """Run a command on a pseudo terminal; what stands on it afterwards, and the exit code."""
     controller, terminal = pty.openpty()

@@ -65,6 +65,7 @@ def test_every_command_has_help_and_json(capsys):
         ["consumer", "add", "s", "c", "--start-sequence", "3"],
         ["consumer", "add", "s", "c", "--ack-wait", "x"],
         ["tail", "orders", "--lines", "-1"],
+        ["tail", "orders", "--lines", "99999999999999999999"],
         ["get", "orders", "0"],
         ["get", "orders", "five"],
         ["dead", "ls", "a b"],
