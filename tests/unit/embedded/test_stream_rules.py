@@ -146,3 +146,18 @@ async def test_purge_of_a_stream_that_was_never_used():
         assert await edges(stream) == (10, 9, 0)
         assert await stream.purge(PurgeOptions(sequence=11)) == 0
         assert await edges(stream) == (11, 10, 0)
+
+
+@virtual_time
+async def test_new_limits_apply_to_the_whole_before_they_apply_to_each_subject():
+    async with stream_of(3) as (streams, stream):
+        await fill(streams, 4, "s.b")
+        limits = {"max_messages": 6, "max_messages_per_subject": 2}
+        await streams.update_stream(StreamConfig(name="S", subjects=["s.>"], **limits))
+        assert [each.sequence for each in await stream.read()] == [2, 3, 6, 7]
+        await streams.update_stream(
+            StreamConfig(name="S", subjects=["s.>"], max_messages=3, max_messages_per_subject=2)
+        )
+        assert [each.sequence for each in await stream.read()] == [3, 6, 7]
+        await fill(streams, 1, "s.b")
+        assert [each.sequence for each in await stream.read()] == [3, 7, 8]

@@ -11,7 +11,16 @@ from headrace.embedded.streams.catalog import StreamRecord, overheads, subject_n
 from headrace.embedded.streams.removal import remove, remove_range
 from headrace.streams.config import DiscardPolicy, StreamConfig
 
-__all__ = ["enforce", "expire", "forget_ids", "has_ids", "has_limits", "oldest_bytes", "oldest_of_subject"]
+__all__ = [
+    "enforce",
+    "enforce_all",
+    "expire",
+    "forget_ids",
+    "has_ids",
+    "has_limits",
+    "oldest_bytes",
+    "oldest_of_subject",
+]
 
 BATCH = 5_000
 
@@ -21,12 +30,21 @@ def has_limits(config: StreamConfig) -> bool:
     return not (config.max_messages is None and config.max_bytes is None and config.max_messages_per_subject is None)
 
 
-def enforce(connection: apsw.Connection, record: StreamRecord, subjects: Iterable[int] | None = None) -> int:
-    """Delete the oldest until the limits hold, per subject first. `subjects`: those that grew (``None`` = all)."""
-    config = record.config
-    removed = 0
-    if config.max_messages_per_subject is not None:
-        removed += _per_subject(connection, record, config.max_messages_per_subject, subjects)
+def enforce(connection: apsw.Connection, record: StreamRecord, subjects: Iterable[int]) -> int:
+    """Delete the oldest until the limits hold, per subject first, of the `subjects` that grew; how many."""
+    most = record.config.max_messages_per_subject
+    removed = 0 if most is None else _per_subject(connection, record, most, subjects)
+    return removed + _totals(connection, record)
+
+
+def enforce_all(connection: apsw.Connection, record: StreamRecord) -> int:
+    """After a change of the limits: the totals first, as a server does."""
+    removed, most = _totals(connection, record), record.config.max_messages_per_subject
+    return removed + (0 if most is None else _per_subject(connection, record, most, None))
+
+
+def _totals(connection: apsw.Connection, record: StreamRecord) -> int:
+    config, removed = record.config, 0
     if config.discard is DiscardPolicy.NEW:
         return removed  # what is there stays, also under limits that were lowered
     if config.max_messages is not None:

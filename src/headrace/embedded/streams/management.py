@@ -19,7 +19,7 @@ from headrace.embedded.streams.catalog import (
     text_of,
 )
 from headrace.embedded.streams.configs import check_new, check_overlap, check_update, settled
-from headrace.embedded.streams.limits import enforce, expire, oldest_of_subject
+from headrace.embedded.streams.limits import enforce_all, expire, oldest_of_subject
 from headrace.embedded.streams.removal import remove, remove_range
 from headrace.streams.config import PurgeOptions, StreamConfig
 from headrace.streams.errors import StreamNotFoundError, error_for
@@ -64,7 +64,7 @@ def update(connection: apsw.Connection, config: StreamConfig, now: int) -> Strea
         _reage(connection, old, record)
     while expire(connection, record, now):
         pass
-    enforce(connection, record)
+    enforce_all(connection, record)
     return record
 
 
