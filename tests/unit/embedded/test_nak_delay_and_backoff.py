@@ -73,3 +73,24 @@ async def test_nak_ignores_backoff():
         await message.nak(2)
         await pull(session, 1, 60)
         assert loop.time() - begun == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("harvested", [False, True])
+@virtual_time
+async def test_a_late_nak_delays_and_a_late_plain_one_changes_nothing(harvested):
+    async with stream_of(4) as (_, stream):
+        _, session = await reader(stream, ack_wait=1)
+        one, two, three, _ = await pull(session)
+        await asyncio.sleep(2)
+        if harvested:
+            assert deliveries(await pull(session, 1)) == [(1, 2)]
+        await three.nak(5)
+        await two.nak()
+        await session.flush()
+        assert deliveries(await pull(session)) == [(1, 2), (2, 2), (4, 2)][harvested:]
+        await asyncio.sleep(4.9)
+        await one.nak(3)
+        assert 3 not in seqs(await pull(session)), "a delay asked for is a delay, however late it is asked for"
+        begun = asyncio.get_running_loop().time()
+        assert 3 in seqs(await pull(session, 9, 1))
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(0.1, abs=0.01)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import apsw
 
-from headrace.embedded.consumers.leases import SETTLED, Payload
+from headrace.embedded.consumers.leases import SETTLED, Move, Payload
 from headrace.embedded.consumers.rows import EXHAUSTED, ConsumerRow, Leased, Settings, leases_of
 from headrace.embedded.store.sql import every, one
 
 __all__ = ["Settler", "lowest_pending", "settle_floor"]
 
-_QUEUE_AGAIN = (
-    "UPDATE pending SET due = ?, queue = ?, owner = NULL WHERE consumer = ? AND seq = ? AND due > ? "
-    f"AND due < {EXHAUSTED}"
+_QUEUE_AGAIN = (  # due already at the time of the nak (?5): only a delay makes it wait again
+    "UPDATE pending SET due = ?1, queue = ?2, owner = NULL WHERE consumer = ?3 AND seq = ?4 "
+    f"AND (due > ?5 OR ?1 > ?5) AND due < {EXHAUSTED}"
 )
 _EXTEND = (
     f"UPDATE pending SET due = ? WHERE consumer = ? AND seq = ? AND owner = ? AND queue IS NULL AND due < {EXHAUSTED}"
@@ -35,15 +35,15 @@ class Settler:
         self._member = member
         self._collect = collect
 
-    def apply(self, payload: Payload, now: int) -> None:
+    def apply(self, payload: Payload) -> None:
         """Write it. What is no longer leased or pending is left alone: a late outcome without effect."""
         before = None if self._settings.ack_all else lowest_pending(self._connection, self._row.id)
         self._keep(payload)
-        moves: dict[int, list[tuple[int, int, int, int | None, int | None]]] = {}
+        moves: dict[int, list[Move]] = {}
         for move in payload.moved:
-            moves.setdefault(move[0], []).append(move)
+            moves.setdefault(move.lo, []).append(move)
         for lo, acked, sequences in payload.leases:
-            self._lease(lo, acked, sequences, moves.pop(lo, ()), now)
+            self._lease(lo, acked, sequences, moves.pop(lo, ()))
         self._naks(payload)
         if payload.settled:
             self._settle(payload.settled)
@@ -68,14 +68,7 @@ class Settler:
             rows = [(due, queue, consumer, sequence, at) for sequence, due, queue, at in payload.naked]
             self._connection.executemany(_QUEUE_AGAIN, rows)
 
-    def _lease(
-        self,
-        lo: int,
-        acked: bytes,
-        sequences: Sequence[int] | None,
-        moves: Sequence[tuple[int, int, int, int | None, int | None]],
-        now: int,
-    ) -> None:
+    def _lease(self, lo: int, acked: bytes, sequences: Sequence[int] | None, moves: Sequence[Move]) -> None:
         connection, key = self._connection, (self._row.id, lo)
         if not moves and not self._collect and 0 not in acked:
             connection.execute("DELETE FROM lease WHERE consumer = ? AND lo = ?", key)
@@ -83,7 +76,7 @@ class Settler:
                 return
         found = one(connection, f"{_LEASES} AND lo = ?", key)
         if found is None:
-            self._late_lease(lo, acked, sequences, moves, now)
+            self._late_lease(lo, acked, sequences, moves)
             return
         lease = Leased(*found)
         disk = lease.acked or bytes(len(acked))
@@ -91,11 +84,11 @@ class Settler:
             claimed = lease.sequences
             self.settled += [claimed[place] for place, mark in enumerate(acked) if mark == SETTLED and not disk[place]]
         for move in moves:
-            place = move[1] - lo if sequences is None else sequences.index(move[1])
+            place = move.sequence - lo if sequences is None else sequences.index(move.sequence)
             if disk[place]:
-                self._move_late(move, now)
+                self._move_late(move)
             else:
-                self._insert(move, lease.first_c + place)
+                self._insert(move, lease.first_c + place, lease.deadline)
         self._write_lease(key, disk, acked)
 
     def _write_lease(self, key: tuple[int, int], disk: bytes, acked: bytes) -> None:
@@ -110,34 +103,28 @@ class Settler:
         else:
             self._connection.execute("DELETE FROM lease WHERE consumer = ? AND lo = ?", key)
 
-    def _late_lease(
-        self,
-        lo: int,
-        acked: bytes,
-        sequences: Sequence[int] | None,
-        moves: Sequence[tuple[int, int, int, int | None, int | None]],
-        now: int,
-    ) -> None:
+    def _late_lease(self, lo: int, acked: bytes, sequences: Sequence[int] | None, moves: Sequence[Move]) -> None:
         """The lease ran out and became single rows: acks still count while the message is pending."""
         claimed = range(lo, lo + len(acked)) if sequences is None else sequences
         self._settle([claimed[place] for place, mark in enumerate(acked) if mark == SETTLED])
         for move in moves:
-            self._move_late(move, now)
+            self._move_late(move)
 
-    def _insert(self, move: tuple[int, int, int, int | None, int | None], first_c: int) -> None:
-        _, sequence, due, queue, owner = move
+    def _insert(self, move: Move, first_c: int, deadline: int) -> None:
+        due, queue = move.due, move.queue
+        if deadline <= move.at == due:
+            due, queue = deadline, None  # a plain nak of what was due again by itself changes nothing
         self._connection.execute(
             "INSERT OR IGNORE INTO pending(consumer, seq, first_c, due, deliveries, queue, owner) "
             "VALUES(?, ?, ?, ?, 1, ?, ?)",
-            (self._row.id, sequence, first_c, due, queue, owner),
+            (self._row.id, move.sequence, first_c, due, queue, move.owner),
         )
 
-    def _move_late(self, move: tuple[int, int, int, int | None, int | None], now: int) -> None:
-        _, sequence, due, queue, owner = move
-        if owner is None:
-            self._connection.execute(_QUEUE_AGAIN, (due, queue, self._row.id, sequence, now))
+    def _move_late(self, move: Move) -> None:
+        if move.owner is None:
+            self._connection.execute(_QUEUE_AGAIN, (move.due, move.queue, self._row.id, move.sequence, move.at))
         else:
-            self._connection.execute(_EXTEND, (due, self._row.id, sequence, owner))
+            self._connection.execute(_EXTEND, (move.due, self._row.id, move.sequence, move.owner))
 
     def _settle(self, sequences: Sequence[int]) -> None:
         statement = "DELETE FROM pending WHERE consumer = ? AND seq = ?"

@@ -50,7 +50,7 @@ class FlushJob(Job):
         collect = releases(connection, row.stream)
         settler = Settler(connection, row, settings_of(row.config), store.member, collect=collect)
         for payload in self.payloads:
-            settler.apply(payload, now)
+            settler.apply(payload)
         row.active = now
         save(connection, row)
         self.gone = unneeded(connection, row.stream, settler.settled) if collect else []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.embedded.consumers.rows import Settings
 
-__all__ = ["MOVED", "SETTLED", "Claim", "Payload"]
+__all__ = ["MOVED", "SETTLED", "Claim", "Move", "Payload"]
 
 SETTLED = 1
 MOVED = 2
@@ -66,6 +66,17 @@ class Claim:
         self.until = deadline / 1e9
 
 
+class Move(NamedTuple):
+    """A first delivery gets a row of its own: handed back (no `owner`) or extended by its owner, at this time."""
+
+    lo: int
+    sequence: int
+    due: int
+    queue: int | None
+    owner: int | None
+    at: int
+
+
 class Payload:
     """Outcomes of one consumer, taken over from the loop: nothing in it changes any more.
 
@@ -78,8 +89,7 @@ class Payload:
     def __init__(self) -> None:
         self.leases: list[tuple[int, bytes, tuple[int, ...] | None]] = []
         """(lo, bytes, sequences where they are no range)."""
-        self.moved: list[tuple[int, int, int, int | None, int | None]] = []
-        """(lo, sequence, due, queue, owner): a first delivery gets a row of its own."""
+        self.moved: list[Move] = []
         self.settled: list[int] = []
         self.naked: list[tuple[int, int, int, int]] = []
         """(sequence, due, queue, time of the nak)."""

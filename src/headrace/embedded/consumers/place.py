@@ -13,7 +13,7 @@ from headrace.core.delivery import Ack, Nak, Outcome, Reject, Release
 from headrace.core.errors import BrokerError
 from headrace.embedded.advisories import MaxDeliveriesReached, MessageNaked, MessageTerminated
 from headrace.embedded.consumers.jobs import ClaimJob, FlushJob
-from headrace.embedded.consumers.leases import MOVED, SETTLED, Claim, Payload
+from headrace.embedded.consumers.leases import MOVED, SETTLED, Claim, Move, Payload
 from headrace.embedded.consumers.request import Request
 from headrace.embedded.consumers.rows import settings_of
 from headrace.embedded.consumers.shared import Shared
@@ -198,7 +198,7 @@ class Place:
         if sequence in claim.loose:
             self._payload.naked.append((sequence, due, queue, at))
         else:
-            self._move(claim, sequence, due, queue, None)
+            self._move(claim, Move(claim.lo, sequence, due, queue, None, at))
             claim.loose[sequence] = (deliveries, consumer_sequence, consumer_sequence)
         self.soon()
 
@@ -214,19 +214,20 @@ class Place:
             self.mark(claim)
         self.arm()
 
-    def _move(self, claim: Claim, sequence: int, due: int, queue: int | None, owner: int | None) -> None:
-        claim.acked[claim.place(sequence)] = MOVED
-        self._payload.moved.append((claim.lo, sequence, due, queue, owner))
+    def _move(self, claim: Claim, move: Move) -> None:
+        claim.acked[claim.place(move.sequence)] = MOVED
+        self._payload.moved.append(move)
         self.mark(claim)
 
     def extend(self, claim: Claim, sequence: int) -> None:
         """Restart the ack wait of one message: it gets a row of its own."""
         deliveries, consumer_sequence = claim.numbers(sequence)
-        due = self.shared.store.boot_ns() + claim.settings.wait_ns(deliveries)
+        at = self.shared.store.boot_ns()
+        due = at + claim.settings.wait_ns(deliveries)
         if sequence in claim.loose:
             self._payload.extended.append((sequence, due))
         else:
-            self._move(claim, sequence, due, None, self.shared.store.member)
+            self._move(claim, Move(claim.lo, sequence, due, None, self.shared.store.member, at))
             claim.loose[sequence] = (deliveries, consumer_sequence, consumer_sequence)
         claim.longer[sequence] = due
         self.soon()
