@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import apsw
 
 from headrace.core.errors import BrokerTimeoutError, UnsupportedError
-from headrace.embedded.errors import StoreLockedError
 from headrace.embedded.room import Room
+from headrace.embedded.store.checkpoints import open_one
 from headrace.embedded.store.files import CONSUMERS_FILE, STREAMS_FILE
 
 __all__ = ["scrub"]
 
-PATIENCE_MS = 5_000
+PATIENCE = 5.0
+AGAIN = 0.02
+BUSY_MS = 100
+"""Little: while it waits for a reader, nobody can write."""
 
 
 async def scrub(room: Room, delete: Callable[[apsw.Connection], Any]) -> None:
@@ -22,23 +27,30 @@ async def scrub(room: Room, delete: Callable[[apsw.Connection], Any]) -> None:
     if not room.store.secure_delete:
         raise UnsupportedError("secure_delete: the store was made without it")
     await room.write(delete)
-    if room.store.path is not None:
-        await room.store.offload(lambda: _empty_logs(room))
+    path = room.store.path
+    if path is None:
+        return
+    loop = room.store.loop
+    until = loop.time() + PATIENCE
+    while await room.store.offload(lambda: _held(path)):
+        # by a reader, or by a checkpoint: SQLite waits for neither
+        if loop.time() >= until:
+            raise BrokerTimeoutError("deleted, not yet scrubbed: a reader holds the log; done at the next checkpoint")
+        await asyncio.sleep(AGAIN)
 
 
-def _empty_logs(room: Room) -> None:
-    assert room.store.path is not None  # noqa: S101  (memory has no log)
+def _held(path: Path) -> bool:
+    """Empty both logs; whether something was in the way."""
     for name in (STREAMS_FILE, CONSUMERS_FILE):
-        connection = apsw.Connection(
-            str(room.store.path / name), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
-        )
+        connection = open_one(path, name)
         try:
-            connection.set_busy_timeout(PATIENCE_MS)
+            connection.set_busy_timeout(BUSY_MS)
             connection.execute("PRAGMA secure_delete=ON")
             busy, _, _ = connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchone() or (1, 0, 0)
-        except apsw.BusyError as error:
-            raise StoreLockedError(str(error)) from error
+        except apsw.BusyError:
+            busy = 1
         finally:
             connection.close()
         if busy:
-            raise BrokerTimeoutError("deleted, not yet scrubbed: a reader holds the log; done at the next checkpoint")
+            return True
+    return False

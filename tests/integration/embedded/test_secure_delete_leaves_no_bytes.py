@@ -2,6 +2,7 @@
 
 import asyncio
 
+import apsw
 import pytest
 
 from headrace import embedded
@@ -64,5 +65,50 @@ def test_decided_at_creation_for_every_member(tmp_path):
             await one.publish("S", b"last")
             await stream.secure_delete_msg(61)
             assert scan(store, b"secret0") == []
+
+    asyncio.run(run())
+
+
+def test_a_reader_is_waited_for(tmp_path):
+    async def run():
+        async with embedded.open(tmp_path / "s") as streams:
+            stream = await streams.create_stream(StreamConfig(name="S"))
+            await streams.publish("S", b"secret1")
+            reader = apsw.Connection(str(tmp_path / "s" / "streams.db"), flags=apsw.SQLITE_OPEN_READONLY)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM stream").fetchall()
+            deleting = asyncio.create_task(stream.secure_delete_msg(1))
+            while (await stream.info()).state.messages:
+                await asyncio.sleep(0.01)
+            assert not deleting.done()
+            reader.close()
+            await deleting
+            assert scan(tmp_path / "s", b"secret1") == []
+
+    asyncio.run(run())
+
+
+def test_a_checkpoint_is_waited_for(tmp_path):
+    """SQLite's busy handler is not asked when another checkpoint runs: the call must not fail for that."""
+
+    async def run():
+        async with embedded.open(tmp_path / "s") as streams:
+            stream = await streams.create_stream(StreamConfig(name="S"))
+            going = True
+
+            async def checkpoint():
+                while going:
+                    await streams._room.maintenance._checkpoint_both()
+
+            async def load():
+                while going:
+                    await streams.publish("S", b"x" * 10_000)
+
+            others = [asyncio.create_task(each) for each in (checkpoint(), load())]
+            for _ in range(30):
+                ack = await streams.publish("S", b"secret")
+                await stream.secure_delete_msg(ack.sequence)
+            going = False
+            await asyncio.gather(*others)
 
     asyncio.run(run())

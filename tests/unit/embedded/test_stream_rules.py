@@ -4,7 +4,7 @@ import pytest
 
 from headrace import embedded
 from headrace.core.errors import ConfigError
-from headrace.streams.config import ConsumerConfig, DiscardPolicy, PurgeOptions, StreamConfig
+from headrace.streams.config import ConsumerConfig, DiscardPolicy, PurgeOptions, RetentionPolicy, StreamConfig
 from headrace.streams.errors import ApiError, StreamFullError
 from headrace.testing.virtual import virtual_time
 from tests.unit.embedded.reading import fill, pull, reader, seqs, stream_of
@@ -161,3 +161,15 @@ async def test_new_limits_apply_to_the_whole_before_they_apply_to_each_subject()
         assert [each.sequence for each in await stream.read()] == [3, 6, 7]
         await fill(streams, 1, "s.b")
         assert [each.sequence for each in await stream.read()] == [3, 7, 8]
+
+
+@virtual_time
+async def test_what_nobody_wants_is_refused_by_no_limit():
+    config = {"retention": RetentionPolicy.INTEREST, "discard": NEW, "max_bytes": 50, "max_messages": 1}
+    async with stream_of(**config) as (streams, stream):
+        await reader(stream, filter_subject="s.a")
+        await fill(streams, 1)
+        assert (await streams.publish("s.b", b"x" * 100)).sequence == 2
+        with pytest.raises(StreamFullError):
+            await streams.publish("s.a")
+        assert await edges(stream) == (1, 2, 1)

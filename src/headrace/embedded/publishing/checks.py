@@ -42,13 +42,11 @@ def checked(
     expect = options.expect
     if expect is not None and expect.last_id is not None and expect.last_id != run.last_id:
         return _refusal(entry, 400, 10070, f"wrong last msg ID: {run.last_id}")
-    if run.record.config.discard is DiscardPolicy.NEW:
-        full = _discard_new(connection, run, entry)
-        if full is not None:
-            return full
-    return run.record.config.retention is not RetentionPolicy.INTEREST or wanted(
-        connection, run.record.id, entry.subject
-    )
+    config = run.record.config
+    if config.retention is RetentionPolicy.INTEREST and not wanted(connection, run.record.id, entry.subject):
+        return False  # takes no room: no limit refuses it
+    full = _discard_new(connection, run, entry) if config.discard is DiscardPolicy.NEW else None
+    return True if full is None else full
 
 
 def _before_duplicate(
