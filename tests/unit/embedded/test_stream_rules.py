@@ -173,3 +173,15 @@ async def test_what_nobody_wants_is_refused_by_no_limit():
         with pytest.raises(StreamFullError):
             await streams.publish("s.a")
         assert await edges(stream) == (1, 2, 1)
+
+
+@virtual_time
+async def test_what_takes_the_place_of_another_is_taken_above_a_lowered_limit():
+    async with stream_of(2) as (streams, stream):
+        await fill(streams, 2, "s.b")
+        limits = {"discard": NEW, "max_messages": 1, "max_messages_per_subject": 2}
+        await streams.update_stream(StreamConfig(name="S", subjects=["s.>"], **limits))
+        await fill(streams, 1, "s.b")
+        assert [each.sequence for each in await stream.read()] == [1, 2, 4, 5]
+        with pytest.raises(StreamFullError):
+            await streams.publish("s.c")

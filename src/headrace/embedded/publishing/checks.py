@@ -90,7 +90,7 @@ def _value(given: int | Position) -> int:
 def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> PublishError | None:
     """Older ones of the subject make room even here, unless the stream says that they do not."""
     config = run.record.config
-    count = freed = 0
+    freed = 0  # bytes of what this one would push out; never 0 if there is such a message
     if config.max_messages_per_subject is not None:
         row = connection.execute(
             "SELECT subject_state.msgs FROM subject_state JOIN subject ON subject.id = subject_state.subject "
@@ -100,14 +100,13 @@ def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> Publish
         if row is not None and row[0] >= config.max_messages_per_subject:
             if config.discard_new_per_subject:
                 return _refusal(entry, 503, 10077, "maximum messages per subject exceeded")
-            count = int(row[0]) - config.max_messages_per_subject + 1
             freed = oldest_bytes(connection, run.record, entry.subject)
-    if config.max_messages is not None and run.msgs - count + 1 > config.max_messages:
+    # what takes the place of another is taken even where limits were lowered below what is there, as by a server
+    if config.max_messages is not None and not freed and run.msgs >= config.max_messages:
         return _refusal(entry, 503, 10077, "maximum messages exceeded", limit=config.max_messages)
     if config.max_bytes is not None:
         size = run.fixed + len(entry.subject.encode()) + len(entry.data)
         size += len(entry.block) + run.per_block if entry.block else 0
-        # a server lets one of the same size or less take the place of the oldest, whatever that makes of the sum
         if run.bytes + size > config.max_bytes and size > freed:
             return _refusal(entry, 503, 10077, "maximum bytes exceeded", limit=config.max_bytes)
     return None
