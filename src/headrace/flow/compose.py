@@ -10,7 +10,19 @@ from headrace.core.delivery import Delivery
 from headrace.core.errors import Fault, PublishError, UsageError
 from headrace.core.message import Message
 
-__all__ = ["BatchMiddleware", "Middleware", "ReceiveRewrite", "SendMany", "SendRewrite", "compose", "compose_many"]
+__all__ = [
+    "BatchMiddleware",
+    "Middleware",
+    "ReceiveRewrite",
+    "SendMany",
+    "SendRewrite",
+    "behind",
+    "check_count",
+    "compose",
+    "compose_many",
+    "rejected",
+    "send_changed",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,7 +30,8 @@ R = TypeVar("R")
 Middleware = Callable[[T, Callable[[T], Awaitable[R]]], Awaitable[R]]
 """``async (item, call_next) -> result``: passes on by ``await call_next(item)``, never changes its item."""
 
-SendMany = Callable[[Sequence[Message]], Awaitable[list[Receipt | PublishError]]]
+SendResult = Receipt | PublishError
+SendMany = Callable[[Sequence[Message]], Awaitable[list[SendResult]]]
 """Many messages in, one result per message out, in the same order."""
 
 
@@ -38,11 +51,49 @@ def compose(step: Callable[[T], Awaitable[R]], *middleware: Middleware[T, R]) ->
     return step
 
 
-def compose_many(step: SendMany, *middleware: BatchMiddleware) -> SendMany:
-    """The same for batches, over each middleware's `many`."""
+def compose_many(step: SendMany, *middleware: BatchMiddleware, key_order: bool = False) -> SendMany:
+    """The same for batches, over each middleware's `many`.
+
+    With `key_order` nothing is passed on behind an item of its key that a middleware failed: it is ``UNAVAILABLE``.
+    """
     for layer in reversed(middleware):
-        step = _around(step, layer.many)
+        step = _around(step, _in_key_order(layer) if key_order else layer.many)
     return step
+
+
+def _in_key_order(layer: BatchMiddleware) -> Callable[[Sequence[Message], SendMany], Awaitable[list[SendResult]]]:
+    async def many(messages: Sequence[Message], call_next: SendMany) -> list[SendResult]:
+        async def send(passed: Sequence[Message]) -> list[SendResult]:
+            if len(passed) == len(messages):
+                return await call_next(passed)
+            held = _behind_failed(messages, passed)
+            going = [message for message in passed if message.id not in held]
+            answers = iter(check_count(await call_next(going), len(going)) if going else ())
+            return [behind(message) if message.id in held else next(answers) for message in passed]
+
+        return await layer.many(messages, send)
+
+    return many
+
+
+def _behind_failed(messages: Sequence[Message], passed: Sequence[Message]) -> set[str]:
+    """Ids of those that stand behind one of their topic and key that was not passed on."""
+    ids, topics = {message.id for message in passed}, {message.topic for message in passed}
+    held: set[str] = set()
+    blocked: set[tuple[str, bytes]] = set()
+    for message in messages:
+        if message.key is None or message.topic not in topics:  # another topic: passed on in a batch of its own
+            continue
+        if (message.topic, message.key) in blocked:
+            held.add(message.id)
+        elif message.id not in ids:
+            blocked.add((message.topic, message.key))
+    return held
+
+
+def behind(message: Message) -> PublishError:
+    """The result of an item that is not sent because an earlier one of its key failed."""
+    return PublishError("an earlier message of its key failed", message_id=message.id, fault=Fault.UNAVAILABLE)
 
 
 def _around(step: Callable[[T], Awaitable[R]], layer: Middleware[T, R]) -> Callable[[T], Awaitable[R]]:

@@ -14,7 +14,16 @@ from headrace.core.duration import seconds_of
 from headrace.core.errors import ConfigError, PublishError, UnsupportedError, UsageError
 from headrace.core.headers import NO_HEADERS, Headers, HeadersLike
 from headrace.core.message import Message, check_message, check_topic, new_id
-from headrace.flow.compose import BatchMiddleware, Middleware, SendMany, check_count, compose, compose_many, rejected
+from headrace.flow.compose import (
+    BatchMiddleware,
+    Middleware,
+    SendMany,
+    behind,
+    check_count,
+    compose,
+    compose_many,
+    rejected,
+)
 from headrace.flow.handlers import codec_for
 from headrace.flow.writer import MessageWriter
 
@@ -106,18 +115,26 @@ class Topic:
         return await compose(publish, *self._middleware)(message)
 
     async def publish_batch(self, messages: Sequence[Message]) -> list[Receipt | PublishError]:
-        """Publish many: one result per message, in order. One of another topic is ``REJECTED`` alone."""
+        """Publish many: one result per message, in order. One of another topic is ``REJECTED`` alone.
+
+        Where ``batch_key_order``, nothing overtakes a failed item of its key: it is ``UNAVAILABLE``.
+        """
         results: list[Receipt | PublishError | None] = []
         good: list[Message] = []
+        blocked: set[bytes] = set()
         for message in messages:
             try:
                 own = self._own(message)
                 check_message(own)
             except (UsageError, PublishError) as error:
                 results.append(rejected(message, error))
-            else:
+                if message.key is not None and self.capabilities.batch_key_order:
+                    blocked.add(message.key)
+                continue
+            late = own.key in blocked
+            results.append(behind(own) if late else None)
+            if not late:
                 good.append(own)
-                results.append(None)
         if not good:
             answers: list[Receipt | PublishError] = []
         elif self._many is not None:
@@ -215,7 +232,8 @@ class Topic:
                 layers.append(whole)
         if self._publisher is None or len(layers) < len(self._middleware):
             return None
-        return compose_many(self._publisher.publish_batch, *layers)
+        key_order = self._publisher.capabilities.batch_key_order
+        return compose_many(self._publisher.publish_batch, *layers, key_order=key_order)
 
     async def _side_by_side(self, messages: Sequence[Message]) -> list[Receipt | PublishError]:
         """A middleware without `many`: one by one, at most 64 at once, those of one key in order."""

@@ -17,6 +17,8 @@ from headrace.core.errors import (
 )
 from headrace.core.message import Message
 from headrace.flow import Topic
+from headrace.flow.compose import SendRewrite
+from headrace.flow.middleware import Base64Encode, by_topic
 from headrace.testing.virtual import virtual_time
 from tests.unit.flow.scripted import ScriptedBroker
 
@@ -91,6 +93,35 @@ async def test_middleware_goes_around_each_send():
     assert results[1].fault is Fault.REJECTED
     assert not topic.capabilities.batch_key_order
     assert Topic(broker, "orders").capabilities.batch_key_order
+
+
+class Refuses(SendRewrite):
+    def change(self, message):
+        if message.body == b"bad":
+            raise ValueError("bad body")
+        return message.replace(body=message.body + b"!")
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("layers", [[Refuses()], [Refuses(), Base64Encode()], [by_topic({"orders": [Refuses()]})], []])
+@virtual_time
+async def test_nothing_of_its_key_overtakes_a_failed_item(in_order, layers):
+    broker = ScriptedBroker(batch_key_order=in_order)
+    topic = Topic(broker, "orders", middleware=layers)
+    wrong = {} if layers else {"topic": "elsewhere"}
+    batch = [
+        Message(**{"topic": "", "body": body, "key": key, **(wrong if body == b"bad" else {})})
+        for body, key in ((b"1", b"k"), (b"bad", b"k"), (b"2", b"k"), (b"3", b"other"), (b"4", None), (b"5", b"k"))
+    ]
+    results = await topic.publish_batch(batch)
+    faults = [result.fault if isinstance(result, PublishError) else None for result in results]
+    late = Fault.UNAVAILABLE if in_order else None
+    assert faults == [None, Fault.REJECTED, late, None, None, late]
+    assert [result.message_id for result in results if isinstance(result, PublishError)] == [
+        message.id for message, fault in zip(batch, faults, strict=True) if fault is not None
+    ]
+    stored = [message.id for message in broker.stored["orders"]]
+    assert stored == [message.id for message, fault in zip(batch, faults, strict=True) if fault is None]
 
 
 @virtual_time
