@@ -12,6 +12,7 @@ All blocks of a page run in order, in one empty directory:
 
 import contextlib
 import io
+import logging
 import os
 import re
 import shlex
@@ -47,6 +48,8 @@ def run_page(page, directory, kinds=("python", "console")):
     module = ModuleType("page_" + re.sub(r"\W", "_", page.stem))
     sys.modules[module.__name__] = module
     printed, count = "", 0
+    log = logging.getLogger("headrace.worker")
+    disabled = log.disabled  # a page may switch it off, in its own program
     try:
         for block in blocks(page):
             where = f"{page.relative_to(ROOT)}:{block.line}"
@@ -59,6 +62,7 @@ def run_page(page, directory, kinds=("python", "console")):
             if block.kind == "console":
                 run_console(block.text, directory, where)
     finally:
+        log.disabled = disabled
         del sys.modules[module.__name__]
     return count
 

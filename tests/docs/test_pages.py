@@ -1,5 +1,6 @@
 """Every block of the documentation runs and prints what the page says; every link leads somewhere."""
 
+import logging
 import re
 
 import pytest
@@ -23,6 +24,7 @@ def _no_url(monkeypatch):
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
 def test_blocks_run(page, tmp_path):
     assert run_page(page, tmp_path) > 0
+    assert not logging.getLogger("headrace.worker").disabled, "left to the tests that follow"
 
 
 def test_commands_of_the_readme_run(tmp_path):
