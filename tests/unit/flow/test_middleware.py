@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.core.broker import Receipt
-from headrace.core.delivery import Delivery
+from headrace.core.delivery import RELEASE, Delivery
 from headrace.core.errors import CodecError, ConfigError, PublishError
 from headrace.core.headers import Headers
 from headrace.core.message import Message
@@ -115,6 +115,21 @@ async def test_dedup_records_only_success():
     await run_until_idle(worker)
     assert len(handler.deliveries) == 2
     assert worker.stats.acked == 3
+
+
+@pytest.mark.parametrize("hand_back", [Delivery.nak, lambda delivery: delivery.settle(RELEASE)])
+@virtual_time
+async def test_dedup_does_not_take_a_hand_back_for_success(hand_back):
+    broker, runs = ScriptedBroker(), []
+    await Topic(broker, "orders").send(b"x")
+
+    async def handler(delivery: Delivery) -> None:
+        runs.append(delivery.attempt)
+        if len(runs) == 1:
+            hand_back(delivery)
+
+    await run_until_idle(Worker(broker, "orders", handler, group="g", middleware=[Deduplicate()]))
+    assert runs == [1, 2], "handed back, and yet never run again"
 
 
 @virtual_time

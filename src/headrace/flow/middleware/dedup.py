@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Protocol
 
 from headrace.core.clock import current_clock
-from headrace.core.delivery import Delivery
+from headrace.core.delivery import Delivery, Nak, Release
 from headrace.core.duration import Duration, seconds_of
 from headrace.core.errors import ConfigError
 from headrace.core.message import Message
@@ -85,7 +85,8 @@ class Deduplicate:
         try:
             if not await self._store.seen(key):
                 await call_next(delivery)
-                await self._store.record(key)
+                if not isinstance(delivery.outcome, Nak | Release):  # handed back by the handler itself: not processed
+                    await self._store.record(key)
         finally:
             del self._running[key]
             mine.set_result(None)
