@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -32,7 +31,7 @@ PAGE = 256
 LAST = 1 << 60
 """No sequence is above it."""
 _ALL = PurgeOptions()
-_SLICE = 1_024
+_SLICE = 10_000
 
 
 class EmbeddedStream:
@@ -72,31 +71,28 @@ class EmbeddedStream:
         return info
 
     async def purge(self, options: PurgeOptions = _ALL) -> int:
-        """Delete messages; how many went. All at once; in slices where the disk is too full for that."""
+        """Delete messages; how many went. In slices, so that nobody who publishes waits for all of it."""
         if options.sequence is not None and options.sequence > LAST:
             raise ConfigError(f"sequence must be at most {LAST}, got {options.sequence!r}")
         now = self._store.now_ns()
-        if not self._room.maintenance.full:
-            with suppress(DiskFullError):
-                return await self._room.write(lambda connection: management.purge(connection, self._name, options, now))
-        return await self._purge_in_slices(options, now)
-
-    async def _purge_in_slices(self, options: PurgeOptions, now: int) -> int:
-        """Deleting takes space in the log first: as much at once as there is room for, a checkpoint between."""
-        purged, most = 0, _SLICE
-        while True:
-            await self._room.maintenance.make_room()
-            slice_of = partial(management.purge, name=self._name, options=options, now=now, most=most)
+        bound = await self._read(lambda connection, record: management.purge_bound(connection, record, options, now))
+        purged, reached, most = 0, -1, _SLICE
+        while reached < bound:
+            if self._room.maintenance.full:  # deleting takes space in the log first
+                await self._room.maintenance.make_room()
+            part = partial(
+                management.purge, name=self._name, options=options, bound=bound, now=now, most=most, after=reached
+            )
             try:
-                gone = await self._room.write(slice_of)
+                gone, reached = await self._room.write(part)
             except DiskFullError:
                 if most == 1:
                     raise
+                await self._room.maintenance.make_room()
                 most = max(1, most // 4)
             else:
                 purged += gone
-                if not gone:
-                    return purged
+        return purged
 
     async def get_msg(self, sequence: int, *, subject: str | None = None) -> RawStreamMsg:
         """The message; with `subject` (wildcards allowed) the first at or after it. ``MessageNotFoundError``."""

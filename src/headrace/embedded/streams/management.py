@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import apsw
 
 from headrace.embedded.store.schema import create_stream_tables, drop_stream_tables
+from headrace.embedded.store.sql import every
 from headrace.embedded.streams.catalog import (
     StreamRecord,
     bump_generation,
@@ -19,12 +21,13 @@ from headrace.embedded.streams.catalog import (
     text_of,
 )
 from headrace.embedded.streams.configs import check_new, check_overlap, check_update, settled
-from headrace.embedded.streams.limits import enforce_all, expire, oldest_of_subject
+from headrace.embedded.streams.limits import enforce_all, expire
+from headrace.embedded.streams.read import FEW, rows_from
 from headrace.embedded.streams.removal import remove, remove_range
 from headrace.streams.config import PurgeOptions, StreamConfig
 from headrace.streams.errors import StreamNotFoundError, error_for
 
-__all__ = ["create", "delete_message", "drop", "overwrite", "purge", "update"]
+__all__ = ["create", "delete_message", "drop", "overwrite", "purge", "purge_bound", "update"]
 
 
 def create(connection: apsw.Connection, config: StreamConfig, now: int) -> StreamRecord:
@@ -94,10 +97,24 @@ def drop(connection: apsw.Connection, name: str) -> None:
     bump_generation(connection)
 
 
-def purge(connection: apsw.Connection, name: str, options: PurgeOptions, now: int, most: int | None = None) -> int:
-    """Delete all, those on a subject, those before a sequence, or all but the newest few; how many went.
+def purge_bound(connection: apsw.Connection, record: StreamRecord, options: PurgeOptions, now: int) -> int:
+    """The first sequence that a purge leaves alone: what is published while it runs stays."""
+    if options.sequence is not None:
+        return options.sequence
+    if options.keep:
+        matching = rows_from(connection, record, options.subject or ">", 1 << 60, now, backwards=True)
+        oldest_kept = next(islice(matching, options.keep - 1, None), None)
+        return 0 if oldest_kept is None else int(oldest_kept[0])
+    row = connection.execute("SELECT last_seq FROM stream WHERE id = ?", (record.id,)).fetchone()
+    return 0 if row is None else int(row[0]) + 1
 
-    ``most``: only so many of them, the oldest first.
+
+def purge(  # noqa: PLR0917  (bound once, in stream.py)
+    connection: apsw.Connection, name: str, options: PurgeOptions, bound: int, now: int, most: int, after: int
+) -> tuple[int, int]:
+    """Delete up to `most` of what is asked for, behind `after` and before `bound`: how many went, and the last of them.
+
+    The bound itself: nothing more is left.
     """
     record = stream_by_name(connection, name)
     if record.config.sealed:
@@ -106,47 +123,40 @@ def purge(connection: apsw.Connection, name: str, options: PurgeOptions, now: in
         raise error_for(500, 10110, "stream purge not permitted")
     while expire(connection, record, now):
         pass
-    if options.subject is not None:
-        ids = subject_ids(connection, record.id, [options.subject])
-        if ids is not None:
-            return _purge_subjects(connection, record, ids, options, most)
-    edge = _purge_edge(connection, record, options, most)
-    removed = remove_range(connection, record, 0, edge)
-    if options.sequence is not None and edge == options.sequence - 1:
+    ids = None if options.subject is None else subject_ids(connection, record.id, [options.subject])
+    if ids is not None:
+        found = _matching(connection, record, ids, after, bound, most)
+        return remove(connection, record, found), bound if len(found) < most else found[-1]
+    sql = f"SELECT seq FROM msg_{record.id} WHERE seq < ? ORDER BY seq LIMIT 1 OFFSET ?"
+    row = connection.execute(sql, (bound, most - 1)).fetchone()
+    removed = remove_range(connection, record, 0, bound - 1 if row is None else row[0])
+    if row is not None:
+        return removed, row[0]
+    if options.sequence is not None:
         # as a server does: the next message gets this sequence, even if that lies beyond the end
         connection.execute(
-            "UPDATE stream SET last_seq = ?1, first_seq = ?1 + 1 WHERE id = ?2 AND last_seq < ?1", (edge, record.id)
+            "UPDATE stream SET last_seq = ?1, first_seq = ?1 + 1 WHERE id = ?2 AND last_seq < ?1",
+            (bound - 1, record.id),
         )
-    return removed
+    return removed, bound
 
 
-def _purge_edge(connection: apsw.Connection, record: StreamRecord, options: PurgeOptions, most: int | None) -> int:
-    """The last sequence that goes; 0 = none."""
-    table = f"msg_{record.id}"
-    if options.sequence is not None:
-        edge = options.sequence - 1
-    else:
-        kept = (options.keep or 0,)
-        row = connection.execute(f"SELECT seq FROM {table} ORDER BY seq DESC LIMIT 1 OFFSET ?", kept).fetchone()
-        edge = 0 if row is None else row[0]
-    if most is not None:
-        row = connection.execute(f"SELECT seq FROM {table} ORDER BY seq LIMIT 1 OFFSET ?", (most - 1,)).fetchone()
-        edge = edge if row is None else min(edge, row[0])
-    return edge
-
-
-def _purge_subjects(
-    connection: apsw.Connection, record: StreamRecord, ids: set[int], options: PurgeOptions, most: int | None
-) -> int:
-    found: list[int] = []
-    for subject in ids:
-        found += oldest_of_subject(connection, record, subject, -1)
-    found.sort()
-    if options.sequence is not None:
-        found = [seq for seq in found if seq < options.sequence]
-    elif options.keep:
-        found = found[: -options.keep]
-    return remove(connection, record, found[:most])
+def _matching(  # noqa: PLR0917  (the parts of one query)
+    connection: apsw.Connection, record: StreamRecord, ids: set[int], after: int, bound: int, most: int
+) -> list[int]:
+    """The oldest sequences on these subjects: from the index where they are few, else along the messages."""
+    table, many = f"msg_{record.id}", True
+    if len(ids) <= FEW:
+        row = connection.execute("SELECT indexed_from FROM stream WHERE id = ?", (record.id,)).fetchone()
+        many = bool(row and row[0])
+        table = f"subject_seq_{record.id}" if many else table
+    if len(ids) > FEW or not many:
+        among = f"SELECT value FROM json_each('{sorted(ids)}')"
+        sql = f"SELECT seq FROM {table} WHERE seq > ? AND seq < ? AND subject IN ({among}) ORDER BY seq LIMIT ?"
+        return [seq for (seq,) in every(connection, sql, (after, bound, most))]
+    sql = f"SELECT seq FROM {table} WHERE subject = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?"
+    found = [seq for each in ids for (seq,) in every(connection, sql, (each, after, bound, most))]
+    return sorted(found)[:most]
 
 
 def delete_message(connection: apsw.Connection, name: str, sequence: int, now: int) -> StreamRecord:
