@@ -15,7 +15,6 @@ from headrace.embedded.errors import NotAStoreError, StoreLockedError, StoreNotF
 
 __all__ = [
     "CONSUMERS_FILE",
-    "LOCKS",
     "MAKING",
     "RESERVE",
     "STREAMS_FILE",

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import apsw
 import msgspec
 
-from headrace.streams.config import RetentionPolicy, StorageType, StreamConfig
+from headrace.streams.config import StorageType, StreamConfig
 from headrace.streams.errors import error_for
 from headrace.streams.subjects import matches
 
@@ -104,11 +104,6 @@ def window_ns(config: StreamConfig) -> int:
         age: Any = config.max_age
         window = DEFAULT_WINDOW if age is None else min(age, DEFAULT_WINDOW)
     return int(window / timedelta(microseconds=1)) * 1000
-
-
-def keeps_for_consumers(config: StreamConfig) -> bool:
-    """Whether acknowledgements delete messages."""
-    return config.retention is not RetentionPolicy.LIMITS
 
 
 _names: WeakKeyDictionary[apsw.Connection, dict[int, str]] = WeakKeyDictionary()

@@ -19,7 +19,6 @@ __all__ = [
     "has_ids",
     "has_limits",
     "oldest_bytes",
-    "oldest_of_subject",
 ]
 
 BATCH = 5_000
@@ -68,12 +67,12 @@ def _per_subject(connection: apsw.Connection, record: StreamRecord, most: int, s
         if found is not None:
             rows.append(found)
     return sum(
-        remove(connection, record, oldest_of_subject(connection, record, subject, count - most))
+        remove(connection, record, _oldest_of_subject(connection, record, subject, count - most))
         for subject, count in rows
     )
 
 
-def oldest_of_subject(connection: apsw.Connection, record: StreamRecord, subject: int, count: int) -> list[int]:
+def _oldest_of_subject(connection: apsw.Connection, record: StreamRecord, subject: int, count: int) -> list[int]:
     """The first `count` sequences on a subject."""
     (many,) = connection.execute("SELECT indexed_from FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
     if many:
@@ -86,7 +85,7 @@ def oldest_of_subject(connection: apsw.Connection, record: StreamRecord, subject
 def oldest_bytes(connection: apsw.Connection, record: StreamRecord, subject: str) -> int:
     """The size of the oldest message on a subject, as `StreamState.bytes` counts it; 0 = none."""
     found = connection.execute("SELECT id FROM subject WHERE name = ?", (subject,)).fetchone()
-    oldest = [] if found is None else oldest_of_subject(connection, record, int(found[0]), 1)
+    oldest = [] if found is None else _oldest_of_subject(connection, record, int(found[0]), 1)
     row = connection.execute(
         f"SELECT length(data), length(headers) FROM msg_{record.id} WHERE seq = ?", (oldest[0] if oldest else 0,)
     ).fetchone()

@@ -19,7 +19,6 @@ from headrace.streams.errors import error_for
 from headrace.streams.msg import RawStreamMsg, time_of_ns
 
 __all__ = [
-    "check_row",
     "first_at",
     "get",
     "last_on",
@@ -56,7 +55,7 @@ def size_of(message: RawStreamMsg) -> int:
     return len(message.subject.encode()) + (len(block) + 12 if block else 0) + len(message.data)
 
 
-def check_row(  # noqa: PLR0917  (the columns)
+def _check_row(  # noqa: PLR0917  (the columns)
     stream: str, seq: int, ts: int, subject: str, headers: bytes | None, data: bytes, crc: int
 ) -> None:
     """``CorruptedError`` unless the row is what was written."""
@@ -68,7 +67,7 @@ def _message(connection: apsw.Connection, record: StreamRecord, row: Any, *, che
     seq, ts, subject_id, headers, data, crc = row
     subject = subject_name(connection, subject_id)
     if check:
-        check_row(record.name, seq, ts, subject, headers, data, crc)
+        _check_row(record.name, seq, ts, subject, headers, data, crc)
     block = Headers.from_block(headers) if headers else NO_HEADERS
     return RawStreamMsg(subject=subject, sequence=seq, data=data, headers=block, time=time_of_ns(ts))
 

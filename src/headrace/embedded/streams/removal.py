@@ -9,14 +9,14 @@ import apsw
 
 from headrace.embedded.streams.catalog import StreamRecord, overheads, subject_name
 
-__all__ = ["remove", "remove_range", "settle_edges"]
+__all__ = ["remove", "remove_range"]
 
 
 def remove(connection: apsw.Connection, record: StreamRecord, seqs: Sequence[int]) -> int:
     """Delete these messages; how many there were. Missing ones are no error."""
     removed = sum(_remove_run(connection, record, low, high) for low, high in _runs(sorted(seqs)))
     if removed:
-        settle_edges(connection, record)
+        _settle_edges(connection, record)
     return removed
 
 
@@ -24,7 +24,7 @@ def remove_range(connection: apsw.Connection, record: StreamRecord, low: int, hi
     """Delete all messages from `low` to `high`, both included; how many there were."""
     removed = _remove_run(connection, record, low, high)
     if removed:
-        settle_edges(connection, record)
+        _settle_edges(connection, record)
     return removed
 
 
@@ -91,7 +91,7 @@ def _lower(connection: apsw.Connection, record: StreamRecord, subject: int, coun
     )
 
 
-def settle_edges(connection: apsw.Connection, record: StreamRecord) -> None:
+def _settle_edges(connection: apsw.Connection, record: StreamRecord) -> None:
     """The first sequence after a removal: that of the oldest message, else the one to come."""
     connection.execute(
         f"UPDATE stream SET first_seq = coalesce((SELECT min(seq) FROM msg_{record.id}), last_seq + 1) WHERE id = ?",
