@@ -1,11 +1,13 @@
 """One member of a group in a process of its own: `python member.py <directory> <what>`; it speaks in lines on stdout.
 
 what: `share` (pull one by one, ack, until `stop` comes on stdin), `hold` (pull three, settle none, wait to be killed),
-`wait` (one long pull; says what came, or the error).
+`wait` (one long pull; says what came, or the error). `hold` with `fork` leaves a child behind that outlives it.
 """
 
 import asyncio
+import os
 import sys
+import time
 
 from headrace import embedded
 from headrace.core.errors import HeadraceError
@@ -30,7 +32,19 @@ async def hold(session):
     while len(messages) < 3:
         messages += await session.pull(3 - len(messages), 5)
     say("holds", *[message.metadata.sequence.stream for message in messages])
+    if "fork" in sys.argv:
+        say("child", outlive())
     await asyncio.sleep(60)
+
+
+def outlive():
+    child = os.fork()
+    if not child:
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+        time.sleep(60)
+        os._exit(0)
+    return child
 
 
 async def wait(session):

@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import signal
 import warnings
 
 from headrace import embedded
 from headrace.core.errors import UsageError
 from headrace.streams.config import StreamConfig
+from headrace.streams.session import SessionOptions
+from tests.integration.embedded.test_several_processes import line, member, publish, store
 
 
 def test_fork(tmp_path):
@@ -37,3 +40,24 @@ def in_child(streams):
             return 1
         return 2
     return 0
+
+
+def test_a_child_does_not_keep_a_killed_member_alive(tmp_path):
+    """Locks belong to open files, of which a child has copies: what its parent held would wait for the ack wait."""
+
+    async def run():
+        async with store(tmp_path / "d", ack_wait=600) as (streams, stream):
+            await publish(streams, 4)
+            async with member(tmp_path / "d", "hold", "fork") as holder:
+                assert await line(holder) == ["holds", "1", "2", "3"]
+                child = int((await line(holder))[1])
+                try:
+                    await asyncio.sleep(0.3)
+                    holder.kill()
+                    await holder.wait()
+                    session = (await stream.consumer("c")).session(SessionOptions())
+                    assert [each.metadata.sequence.stream for each in await session.pull(4, 1)] == [1, 2, 3, 4]
+                finally:
+                    os.kill(child, signal.SIGKILL)
+
+    asyncio.run(run())

@@ -27,6 +27,7 @@ from headrace.embedded.store.files import (
     reserve,
     sync_directory,
 )
+from headrace.embedded.store.locks import close_lock
 from headrace.embedded.store.marks import Marks, go_on_above
 from headrace.embedded.store.schema import APPLICATION_ID, CONSUMERS, FORMAT, STREAMS
 from headrace.embedded.store.sql import one
@@ -70,7 +71,7 @@ class Opened:
         for gate in self.gates.values():
             gate.close()
         if self.alive >= 0:
-            os.close(self.alive)
+            close_lock(self.alive)
 
 
 class Connections:
@@ -112,7 +113,7 @@ class Connections:
             opened.close()
             raise
         finally:
-            os.close(lock)
+            close_lock(lock)
         return opened
 
     def streams(self) -> apsw.Connection:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from headrace.core.errors import ConfigError, StoreError
 from headrace.embedded.errors import NotAStoreError, StoreLockedError, StoreNotFoundError
+from headrace.embedded.store.locks import close_lock, open_lock
 
 __all__ = [
     "CONSUMERS_FILE",
@@ -132,7 +133,7 @@ def sync_directory(path: Path) -> None:
 
 
 def hold(directory: Path, name: str, patience: float) -> int:
-    """A lock of this name, taken (waits); closing the descriptor gives it back. A killed process gives back its own.
+    """A lock of this name, taken (waits); `close_lock` gives it back. A killed process gives back its own.
 
     ``StoreLockedError`` after about `patience` seconds: a stopped process gives nothing back.
     """
@@ -144,9 +145,9 @@ def hold(directory: Path, name: str, patience: float) -> int:
         except BlockingIOError:
             threading.Event().wait(PAUSE)
         except BaseException:
-            os.close(descriptor)
+            close_lock(descriptor)
             raise
-    os.close(descriptor)
+    close_lock(descriptor)
     raise StoreLockedError(f"{directory}: another process has held the lock {name!r} for {patience:g} s")
 
 
@@ -167,7 +168,7 @@ def _lock_file(directory: Path, name: str) -> int:
     with suppress(FileExistsError):
         locks.mkdir(mode=0o700)
         locks.chmod(0o700)
-    descriptor = os.open(locks / name, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = open_lock(locks / name)
     os.fchmod(descriptor, 0o600)
     return descriptor
 
@@ -186,7 +187,7 @@ class Turnstile:
         try:
             self._write = _lock_file(directory, f"{name}.write")
         except BaseException:
-            os.close(self._next)
+            close_lock(self._next)
             raise
 
     def enter(self) -> None:
@@ -223,7 +224,7 @@ class Turnstile:
                     fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     writing = self._next
             finally:
-                os.close(probe)
+                close_lock(probe)
             text = os.pread(writing, 20, 0).strip()
         except OSError:
             return None
@@ -233,7 +234,7 @@ class Turnstile:
         """Give both back."""
         for descriptor in (self._next, self._write):
             with suppress(OSError):
-                os.close(descriptor)
+                close_lock(descriptor)
         self._next = self._write = -1
 
 

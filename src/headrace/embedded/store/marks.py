@@ -8,13 +8,13 @@ ends. After a death everything goes on above its mark; the gap is legal, a secon
 from __future__ import annotations
 
 import fcntl
-import os
 from pathlib import Path
 
 import apsw
 
 from headrace.embedded.store.checkpoints import close, open_both, open_one, rewrite, sync_log
 from headrace.embedded.store.files import CONSUMERS_FILE, STREAMS_FILE, hold
+from headrace.embedded.store.locks import close_lock
 from headrace.embedded.store.sql import every
 
 __all__ = ["Marks", "close_last", "go_on_above"]
@@ -104,7 +104,7 @@ def close_last(connections: list[apsw.Connection], path: Path, openers: int, pat
     finally:
         close(connections)
         if lock >= 0:
-            os.close(lock)
+            close_lock(lock)
 
 
 def _alone(openers: int) -> bool:

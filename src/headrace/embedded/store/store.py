@@ -23,6 +23,7 @@ from headrace.embedded.store.checkpoints import close, open_both
 from headrace.embedded.store.connections import Connections, Opened, untouched
 from headrace.embedded.store.durations import Durations
 from headrace.embedded.store.files import Turnstile
+from headrace.embedded.store.locks import close_lock
 from headrace.embedded.store.marks import Marks, close_last
 from headrace.embedded.store.sql import LATEST_NS
 from headrace.embedded.store.thread import DatabaseThread
@@ -231,7 +232,7 @@ class Store:
         if self._workers is not None:
             self._workers.shutdown(wait=True)
         if self._alive >= 0:
-            os.close(self._alive)
+            close_lock(self._alive)
         if failure is not None:
             raise translated(failure, str(self.path))
 

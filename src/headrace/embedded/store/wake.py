@@ -17,6 +17,7 @@ from pathlib import Path
 
 import apsw
 
+from headrace.embedded.store.locks import close_lock, open_lock
 from headrace.embedded.store.sql import every
 from headrace.embedded.store.store import Store
 
@@ -65,9 +66,7 @@ class Members:
     def _take_lock(self) -> None:
         """Locked before it gets its name: nobody may find it free."""
         fresh = f"{self._name}.new"
-        self._lock = os.open(
-            fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._directory
-        )
+        self._lock = open_lock(fresh, folder=self._directory)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         os.rename(fresh, self._name + LOCK, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
@@ -151,7 +150,7 @@ class Members:
 
     def _is_dead(self, name: str) -> bool:
         try:
-            other = os.open(name + LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory)
+            other = open_lock(name + LOCK, create=False, folder=self._directory)
         except OSError:
             return False
         try:
@@ -161,7 +160,7 @@ class Members:
         else:
             return True
         finally:
-            os.close(other)
+            close_lock(other)
 
     def first_look(self, connection: apsw.Connection) -> None:
         """At open: what belongs to members that are not there falls due (on the consumers thread)."""
@@ -205,9 +204,10 @@ class Members:
             self._store.loop.remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
-        for descriptor in (self._lock, self._directory):
-            if descriptor >= 0:
-                os.close(descriptor)
+        if self._lock >= 0:
+            close_lock(self._lock)
+        if self._directory >= 0:
+            os.close(self._directory)
         self._lock = self._directory = -1
 
 
