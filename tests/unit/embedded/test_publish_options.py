@@ -26,6 +26,7 @@ class Blocked:
 
 
 SHORT = StreamPublishOptions(timeout=0.05)
+LONG = StreamPublishOptions(timeout=30)
 
 
 def test_timeout_of_one_publish(tmp_path):
@@ -46,7 +47,7 @@ def test_timeout_of_one_publish(tmp_path):
             assert (late.value.fault, late_too.value.fault) == (Fault.UNKNOWN, Fault.UNKNOWN)
             assert failed == [b"async"]
             assert streams.publish_async_pending == 0
-            assert (await (await streams.publish_async("S", b"in time", options=SHORT))).stream == "S"
+            assert (await (await streams.publish_async("S", b"in time", options=LONG))).stream == "S"
             await streams.publish_async_complete()
 
     asyncio.run(run())
