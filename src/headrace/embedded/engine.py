@@ -17,6 +17,7 @@ from headrace.core.headers import HeadersLike
 from headrace.embedded.advisories import Advisory, Reopened, SyncFailed, guarded
 from headrace.embedded.backup import BackupReport, take
 from headrace.embedded.consumers.room import drop_stream
+from headrace.embedded.consumers.rows import forget_filters
 from headrace.embedded.errors import raise_translated
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.publishing.jobs import Pending
@@ -25,7 +26,7 @@ from headrace.embedded.stats import EngineStats, stats_of
 from headrace.embedded.store.store import Store
 from headrace.embedded.stream import EmbeddedStream
 from headrace.embedded.streams import management
-from headrace.embedded.streams.catalog import no_such_stream, stream_by_name, streams_all
+from headrace.embedded.streams.catalog import forget_names, no_such_stream, stream_by_name, streams_all
 from headrace.embedded.streams.configs import completed
 from headrace.embedded.streams.state import messages_of_all, stream_info
 from headrace.embedded.verify import VerifyReport, examine
@@ -110,6 +111,10 @@ class EmbeddedStreams:
             await self._tell_reopened()
 
     def _rolled_back(self) -> None:
+        """On the thread: subjects made in that transaction do not exist, and their ids are given again."""
+        connection = self._store.streams.connection
+        forget_names(connection)
+        forget_filters(connection)
         self._publisher.routes.clear()
 
     def _broken(self, error: BaseException) -> None:

@@ -154,8 +154,10 @@ class StreamSubscription:
         self._closed = True
         for msg in [msg for msg, started in self._held.items() if not started]:
             del self._held[msg]
-            msg.outcome = RELEASE
-            self._session_of(msg).settle(msg, RELEASE)
+            session = self._session_of(msg)
+            if session.alive(msg):  # else others may have it by now
+                msg.outcome = RELEASE
+                session.settle(msg, RELEASE)
         self._free_room()
         for session in self._sessions:
             await session.aclose()

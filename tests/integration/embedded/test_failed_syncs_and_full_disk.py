@@ -9,7 +9,7 @@ import pytest
 from headrace import embedded
 from headrace.core.errors import Fault, PublishError
 from headrace.embedded import DiskFull, DiskFullError, DiskRecovered, Reopened, SyncFailed, SyncFailedError
-from headrace.streams.config import StreamConfig
+from headrace.streams.config import StreamConfig, StreamMessage
 
 
 class File(apsw.VFSFile):
@@ -115,3 +115,33 @@ def test_full_disk(tmp_path, disk):
         assert [type(each) for each in seen] == [DiskFull, DiskRecovered]
 
     asyncio.run(run())
+
+
+def test_names_learnt_in_a_commit_that_failed_are_forgotten(tmp_path, disk):
+    asyncio.run(learn_in_vain(tmp_path, disk))
+
+
+async def learn_in_vain(tmp_path, disk):
+    config = StreamConfig(name="K", subjects=["k.>"], max_bytes=20_000, max_messages_per_subject=1)
+    async with embedded.open(tmp_path / "d") as streams:
+        stream = await streams.create_stream(config)
+        for number in range(50):
+            await streams.publish(f"k.keep{number}", b"precious")
+        disk.full = 1
+        results = await streams.publish_many([StreamMessage("k.s", b"1"), StreamMessage("k.s", b"2")])
+        assert all(isinstance(result, PublishError) for result in results)
+        long = "k." + "y" * 200  # it gets the id that `k.s` had
+        await asyncio.wait_for(writable(streams, long), 10)
+        for _ in range(150):  # each message pushes out the one before
+            await streams.publish(long, b"x")
+        info, rows = await stream.info(), await stream.read()
+        assert len(rows) == 51
+        assert info.state.bytes == sum(30 + len(row.subject) + len(row.data) for row in rows)
+
+
+async def writable(streams, subject):
+    while True:
+        try:
+            return await streams.publish(subject)
+        except PublishError:
+            await asyncio.sleep(0.05)

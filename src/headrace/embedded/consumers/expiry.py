@@ -59,11 +59,11 @@ class Expiry:
         used = [place.id for place in self._shared.parked]
         self._shared.store.consumers.submit(ExpiryJob(self._shared, self, used))
 
-    def looked(self, found: list[tuple[int, str, str, list[int]]], delay: int | None) -> None:
+    def looked(self, found: list[tuple[int, int, str, str, list[int]]], delay: int | None) -> None:
         """A look is over."""
         self._looking = False
-        for consumer_id, stream, name, gone in found:
-            self._shared.remove(stream, gone)
+        for consumer_id, stream_id, stream, name, gone in found:
+            self._shared.remove(stream_id, gone)
             self._dropped(consumer_id, stream, name, "inactive")
         wait = None if delay is None else max(0.0, delay / 1e9)
         if self._shared.store.path is not None:
@@ -77,12 +77,13 @@ class ExpiryJob(Job):
 
     weight = 0
     isolated = True
+    quiet = True
 
     def __init__(self, shared: Shared, expiry: Expiry, used: list[int]) -> None:
         self._shared = shared
         self._expiry = expiry
         self._used = used
-        self.found: list[tuple[int, str, str, list[int]]] = []
+        self.found: list[tuple[int, int, str, str, list[int]]] = []
         self.delay: int | None = None
 
     def run(self, connection: apsw.Connection) -> None:
@@ -104,7 +105,7 @@ class ExpiryJob(Job):
                 continue
             for table, key in (("lease", "consumer"), ("pending", "consumer"), ("consumer", "id")):
                 connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (consumer_id,))
-            self.found.append((consumer_id, stream, name, leftovers(connection, stream_id)))
+            self.found.append((consumer_id, stream_id, stream, name, leftovers(connection, stream_id)))
 
     def done(self) -> None:
         """Tell what went."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import apsw
@@ -25,23 +25,22 @@ class RemoveJob(Job):
     weight = 0
     isolated = True
 
-    def __init__(self, stream: str, sequences: Sequence[int], running: set[RemoveJob]) -> None:
-        self._stream = stream
-        self._sequences = sequences
-        self._running = running
-        running.add(self)
+    def __init__(self, stream_id: int, sequences: Sequence[int], ended: Callable[[RemoveJob, bool], None]) -> None:
+        self.stream_id = stream_id
+        self.sequences = sequences
+        self._ended = ended
 
     def run(self, connection: apsw.Connection) -> None:
         """Delete them."""
-        remove_settled(connection, self._stream, self._sequences)
+        remove_settled(connection, self.stream_id, self.sequences)
 
     def done(self) -> None:
         """They are gone."""
-        self._running.discard(self)
+        self._ended(self, True)
 
     def failed(self, error: BaseException) -> None:
-        """They stay until the repair at the next open."""
-        self._running.discard(self)
+        """They are still there."""
+        self._ended(self, False)
 
 
 class Syncer:

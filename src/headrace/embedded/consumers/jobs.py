@@ -24,6 +24,7 @@ class FlushJob(Job):
 
     weight = 0
     isolated = True
+    quiet = True
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class FlushJob(Job):
     ) -> None:
         self.payloads = payloads
         self.waiters = waiters
+        self.stream_id = 0
         self.gone: list[int] = []
         self._shared = shared
         self._id = consumer_id
@@ -47,6 +49,7 @@ class FlushJob(Job):
         row = consumer_by_id(connection, self._id)
         if row is None:
             return  # deleted meanwhile: nothing is left to settle
+        self.stream_id = row.stream
         collect = releases(connection, row.stream)
         settler = Settler(connection, row, settings_of(row.config), store.member, collect=collect)
         for payload in self.payloads:
@@ -69,6 +72,7 @@ class ClaimJob(Job):
 
     weight = 0
     isolated = True
+    quiet = True
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class ClaimJob(Job):
         self.exhausted: list[tuple[int, int]] = []
         self.next_due: int | None = None
         self.now = 0
-        self.last_seq = 0
+        self.stream_id = 0
         self.gone: list[int] = []
         self._shared = shared
         self._id = consumer_id
@@ -101,8 +105,9 @@ class ClaimJob(Job):
         before = claimer.row.delivered_s
         claimer.serve(self.requests)
         claimer.finish()
-        self.exhausted, self.next_due, self.last_seq = claimer.exhausted, claimer.next_due(), claimer.last_seq
+        self.exhausted, self.next_due = claimer.exhausted, claimer.next_due()
         row = claimer.row
+        self.stream_id = row.stream
         if claimer.settings.ack_none and row.delivered_s != before and releases(connection, row.stream):
             found = [msg.token[1] for request in self.requests for msg in request.found]
             self.gone = unneeded(connection, row.stream, found)

@@ -15,7 +15,7 @@ from headrace.embedded.advisories import MaxDeliveriesReached, MessageNaked, Mes
 from headrace.embedded.consumers.jobs import ClaimJob, FlushJob
 from headrace.embedded.consumers.leases import MOVED, SETTLED, Claim, Move, Payload
 from headrace.embedded.consumers.request import Request
-from headrace.embedded.consumers.rows import settings_of
+from headrace.embedded.consumers.rows import EXHAUSTED, settings_of
 from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.errors import translated
 from headrace.streams.errors import ConsumerDeletedError, StreamNotFoundError
@@ -41,8 +41,6 @@ class Place:
         self.requests: deque[Request] = deque()
         self.dirty: list[Claim] = []
         """Claims whose bytes changed since they were last written."""
-        self.seen = -1
-        """Last sequence of the stream at the last claim."""
         self.ended: BaseException | None = None
         self._gone = gone
         self._loop = shared.store.loop
@@ -52,6 +50,8 @@ class Place:
         self._stuck: list[Payload] = []
         self._sent = 0
         """Acks that were handed over, and are not committed yet."""
+        self._writing = self._more = False
+        """Whether outcomes are on their way; whether the next ones are to follow at once."""
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
         self._due: asyncio.TimerHandle | None = None
@@ -101,13 +101,12 @@ class Place:
         if error is not None:
             self._refused(job, translated(error))
             return
-        self.seen = job.last_seq
         for request in job.requests:
             if request.found:
                 request.session.receive(request.found)
             if request.found or request.error is not None or request.once or request.future.done():
                 self._answer(request)
-        self.shared.remove(self.stream, job.gone)
+        self.shared.remove(job.stream_id, job.gone)
         for sequence, deliveries in job.exhausted:
             self.shared.store.advise(
                 MaxDeliveriesReached(
@@ -194,7 +193,8 @@ class Place:
                 )
             )  # fmt: skip
         at = self.shared.store.boot_ns()
-        due, queue = at + int(delay * 1e9), self.shared.next_queue()
+        # what no column holds (146 years) is as late as one does
+        due, queue = min(at + int(delay * 1e9), EXHAUSTED - 1), self.shared.next_queue()
         if sequence in claim.loose:
             self._payload.naked.append((sequence, due, queue, at))
         else:
@@ -223,6 +223,8 @@ class Place:
         """Restart the ack wait of one message: it gets a row of its own."""
         deliveries, consumer_sequence = claim.numbers(sequence)
         at = self.shared.store.boot_ns()
+        if claim.longer.get(sequence, claim.deadline) <= at:
+            return  # it ran out, and belongs to whoever takes it next
         due = at + claim.settings.wait_ns(deliveries)
         if sequence in claim.loose:
             self._payload.extended.append((sequence, due))
@@ -235,11 +237,13 @@ class Place:
     def keep(self, claim: Claim) -> None:
         """Restart the ack wait of everything in a claim that is not settled."""
         now, settings = self.shared.store.boot_ns(), claim.settings
-        claim.prolong(now + settings.wait_ns(1))
-        if claim.count:
-            self._payload.kept.append((claim.lo, claim.deadline))
+        until = claim.deadline
+        if until > now:  # what ran out belongs to whoever takes it next, and is never taken back
+            claim.prolong(now + settings.wait_ns(1))
+            if claim.count:
+                self._payload.kept.append((claim.lo, claim.deadline))
         for sequence, (deliveries, *_) in claim.loose.items():
-            if sequence not in claim.done:
+            if sequence not in claim.done and claim.longer.get(sequence, until) > now:
                 due = now + settings.wait_ns(deliveries)
                 claim.longer[sequence] = due
                 self._payload.extended.append((sequence, due))
@@ -263,11 +267,18 @@ class Place:
             self._loop.call_soon(self.write)
 
     def write(self) -> None:
-        """Hand all outcomes so far to the thread."""
+        """Hand all outcomes so far to the thread.
+
+        One hand-over at a time: if one fails, what came later must not be written before it. An outcome that overtakes
+        an earlier one of its lease would hide it.
+        """
         self._soon = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._writing:
+            self._more = True
+            return
         payload, dirty, waiters = self._payload, self.dirty, self._waiting
         payload.acks = self._fresh_acks()
         self._sent += payload.acks
@@ -281,28 +292,34 @@ class Place:
         if not payloads and not waiters:
             return
         self._payload, self.dirty, self._waiting, self._stuck = Payload(), [], [], []
+        self._writing, self._more = True, False
         self.shared.store.consumers.submit(FlushJob(self.shared, self.id, payloads, waiters, self._written))
 
     def _written(self, job: FlushJob, error: BaseException | None) -> None:
         """Delete what nobody needs, tell who waits for the commit, look whether a parked pull can go on."""
+        self._writing = False
         if error is not None:
             self._unwritten(job, translated(error))
             return
         self._sent -= sum(payload.acks for payload in job.payloads)
-        self.shared.remove(self.stream, job.gone)
+        self.shared.remove(job.stream_id, job.gone)
         if job.waiters:
             self.shared.synced(job.waiters)
         if any(payload.naked or payload.moved for payload in job.payloads) or self.bounded:
             self.shared.store.notify()
             self.kick()
+        if self._more:
+            self.write()
 
     def _unwritten(self, job: FlushJob, error: BaseException) -> None:
         """They are kept, and first in line at the next try: duplicates, never a loss."""
         for waiter in job.waiters:
             if not waiter.done():
                 waiter.set_exception(error)
-        self._stuck = job.payloads + self._stuck
-        if not self.shared.closing:
+        self._stuck = job.payloads
+        if self._waiting:  # they came meanwhile, and want an answer
+            self.write()
+        elif not self.shared.closing:
             self._loop.call_later(RETRY, self.write)
 
     def unwritten(self) -> int:

@@ -12,10 +12,9 @@ import apsw
 
 from headrace.embedded.consumers.rows import ConsumerRow, Settings, consumers_of, leases_of, settings_of
 from headrace.embedded.store.sql import every, one
-from headrace.embedded.streams.catalog import StreamRecord, config_of, stream_by_name, subject_name
+from headrace.embedded.streams.catalog import config_of, stream_by_id, subject_name
 from headrace.embedded.streams.removal import remove
 from headrace.streams.config import RetentionPolicy
-from headrace.streams.errors import StreamNotFoundError
 
 __all__ = ["leftovers", "releases", "remove_settled", "retention_of", "unneeded", "wanted"]
 
@@ -71,13 +70,13 @@ def leftovers(connection: apsw.Connection, stream_id: int) -> list[int]:
     return gone
 
 
-def remove_settled(connection: apsw.Connection, stream: str, sequences: Sequence[int]) -> int:
-    """Delete them (on the streams thread); a stream that is gone meanwhile has nothing left to delete."""
-    try:
-        record: StreamRecord = stream_by_name(connection, stream)
-    except StreamNotFoundError:
-        return 0
-    return remove(connection, record, sequences)
+def remove_settled(connection: apsw.Connection, stream_id: int, sequences: Sequence[int]) -> int:
+    """Delete them (on the streams thread); a stream that is gone meanwhile has nothing left to delete.
+
+    By its id, which is never given again: another process may have made a new stream of the same name.
+    """
+    record = stream_by_id(connection, stream_id)
+    return 0 if record is None else remove(connection, record, sequences)
 
 
 class _Needs:

@@ -93,9 +93,10 @@ class ConsumerRoom:
 
     async def flush(self) -> None:
         """All acks of this process are committed, and what they remove is gone."""
-        for place in list(self._places.values()):
-            place.write()
-        await self.store.consumers.call(_nothing)
+        for _ in range(2):  # what was on its way, and what waited behind it
+            for place in list(self._places.values()):
+                place.write()
+            await self.store.consumers.call(_nothing)
         await self.shared.removed()
 
     async def aclose(self) -> None:
@@ -140,16 +141,16 @@ class ConsumerRoom:
         """Delete it; its pulls end with ``ConsumerDeletedError``."""
         self.store.check_writable()
 
-        def drop(connection: apsw.Connection) -> tuple[int, list[int]]:
+        def drop(connection: apsw.Connection) -> tuple[int, int, list[int]]:
             record = stream_by_name(connection, stream)
             row = consumer_by_name(connection, record.id, name)
             if row is None:
                 raise _not_found()
             _drop(connection, row.id)
-            return row.id, leftovers(connection, record.id)
+            return row.id, record.id, leftovers(connection, record.id)
 
-        consumer_id, gone = await self.store.ask(self.store.consumers, drop)
-        self.shared.remove(stream, gone)
+        consumer_id, stream_id, gone = await self.store.ask(self.store.consumers, drop)
+        self.shared.remove(stream_id, gone)
         self._dropped(consumer_id, stream, name, "request")
         await self.shared.removed()
         await self._durable()
@@ -238,7 +239,7 @@ class ConsumerRoom:
         check_supported(config)
         wall, now = self.store.now_ns(), self.store.boot_ns()
 
-        def put(connection: apsw.Connection) -> tuple[int, ConsumerInfo, list[int]]:
+        def put(connection: apsw.Connection) -> tuple[ConsumerRow, ConsumerInfo, list[int]]:
             record = stream_by_name(connection, stream)
             name = config.effective_name
             row = None if name is None else consumer_by_name(connection, record.id, name)
@@ -258,15 +259,15 @@ class ConsumerRoom:
             assert row is not None  # noqa: S101  (written above)
             info = info_of(connection, row, wall, 0)
             assert info is not None  # noqa: S101  (its stream was found above)
-            return row.id, info, gone
+            return row, info, gone
 
-        consumer_id, info, gone = await self.store.ask(self.store.consumers, put)
-        self.shared.remove(stream, gone)
+        row, info, gone = await self.store.ask(self.store.consumers, put)
+        self.shared.remove(row.stream, gone)
         # A publish that runs in an older snapshot would not know this consumer: wait until it has ended.
         await self.store.streams.call(_nothing)
         await self._durable()
         self._expiry.watch(nanoseconds(info.config.inactive_threshold))
-        return self._handle(consumer_id, info)
+        return self._handle(row.id, info)
 
     def _handle(self, consumer_id: int, info: ConsumerInfo) -> Consumer:
         place = self._places.get(consumer_id)

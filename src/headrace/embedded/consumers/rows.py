@@ -25,6 +25,7 @@ __all__ = [
     "consumer_by_id",
     "consumer_by_name",
     "consumers_of",
+    "forget_filters",
     "leases_of",
     "nanoseconds",
     "save",
@@ -70,12 +71,15 @@ class Filter:
         upto, ids = known.get(self.patterns) or (0, set[int]())
         last = one(connection, "SELECT coalesce(max(id), 0) FROM subject")[0]
         if last != upto:
-            if last < upto:  # a transaction that made subjects was taken back
-                upto, ids = 0, set[int]()
             rows = every(connection, "SELECT id, name FROM subject WHERE id > ?", (upto,))
             ids.update(id_ for id_, name in rows if self.matches(name))
             known[self.patterns] = (last, ids)
         return ids
+
+
+def forget_filters(connection: apsw.Connection) -> None:
+    """After a rollback: subjects made in it do not exist."""
+    _found.pop(connection, None)
 
 
 _found: WeakKeyDictionary[apsw.Connection, dict[tuple[str, ...], tuple[int, set[int]]]] = WeakKeyDictionary()

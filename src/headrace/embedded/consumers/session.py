@@ -241,6 +241,8 @@ class EmbeddedSession:
         """What nobody saw comes back at once, in order, ahead of new messages."""
         while self._buffer:
             msg = self._buffer.popleft()
+            if not self.alive(msg):
+                continue  # it ran out here: others may have it by now
             late, shared = self.late_settles, self._place.shared
             total = shared.late_settles
             self.settle(msg, RELEASE)

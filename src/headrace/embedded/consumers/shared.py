@@ -21,14 +21,15 @@ from headrace.streams.session import PullSession
 
 __all__ = ["Parked", "Shared"]
 
+RETRY = 1.0
+"""Seconds until what could not be deleted is tried again."""
+
 
 class Parked(Protocol):
     """A consumer with a parked pull."""
 
     id: int
     stream: str
-    seen: int
-    """Last sequence of the stream at the last claim."""
 
     def kick(self) -> None:
         """Something may have come."""
@@ -48,6 +49,8 @@ class Shared:
         self.next_queue: Callable[[], int] = itertools.count(1).__next__
         """Orders naks that fall due at the same time."""
         self._removals: set[RemoveJob] = set()
+        self._unremoved: dict[int, set[int]] = {}
+        """What could not be deleted: stream id -> sequences. It is tried again."""
         self._syncer = Syncer(store)
         store.on_commit_streams.append(self._committed)
 
@@ -76,11 +79,11 @@ class Shared:
     async def repair(self) -> None:
         """Delete what no consumer of an interest or workqueue stream needs."""
 
-        def find(connection: apsw.Connection) -> list[tuple[str, list[int]]]:
-            return [(record.name, leftovers(connection, record.id)) for record in streams_all(connection)]
+        def find(connection: apsw.Connection) -> list[tuple[int, list[int]]]:
+            return [(record.id, leftovers(connection, record.id)) for record in streams_all(connection)]
 
-        for stream, sequences in await self.store.consumers.call(find):
-            self.remove(stream, sequences)
+        for stream_id, sequences in await self.store.consumers.call(find):
+            self.remove(stream_id, sequences)
         await self.removed()
 
     def wake(self) -> None:
@@ -89,29 +92,34 @@ class Shared:
             place.kick()
 
     def _committed(self) -> None:
-        if self.store.path is None:
-            # one thread for everything: claims commit here too, and must not wake themselves
-            for place in list(self.parked):
-                if self._last_of(place) != place.seen:
-                    place.kick()
-            return
         self.wake()
         self.store.notify()
-
-    def _last_of(self, place: Parked) -> int:
-        found = one(self.store.reader.connection, "SELECT last_seq FROM stream WHERE name = ?", (place.stream,))
-        return -2 if found is None else int(found[0])
 
     def hand_over(self, connection: apsw.Connection) -> None:
         """What dead members held falls due (on the thread, before each claim)."""
         if self.members is not None:
             self.members.hand_over(connection)
 
-    def remove(self, stream: str, sequences: Sequence[int]) -> None:
+    def remove(self, stream_id: int, sequences: Sequence[int]) -> None:
         """Delete settled messages; `removed` waits for it."""
         if sequences:
-            job = RemoveJob(stream, sequences, self._removals)
+            job = RemoveJob(stream_id, sequences, self._was_removed)
+            self._removals.add(job)
             self.store.streams.submit(job)
+
+    def _was_removed(self, job: RemoveJob, gone: bool) -> None:  # noqa: FBT001  (the one fact)
+        self._removals.discard(job)
+        if gone or self.closing:
+            return  # what is left at the end is found by the repair at the next open
+        if not self._unremoved:
+            self.store.loop.call_later(RETRY, self._remove_again)
+        self._unremoved.setdefault(job.stream_id, set()).update(job.sequences)
+
+    def _remove_again(self) -> None:
+        unremoved, self._unremoved = self._unremoved, {}
+        if not self.closing and not self.store.closed:
+            for stream_id, sequences in unremoved.items():
+                self.remove(stream_id, sorted(sequences))
 
     async def removed(self) -> None:
         """Wait until what was settled so far is deleted."""
@@ -124,13 +132,17 @@ class Shared:
 
     def count_between(self, stream: str, wanted: Filter, chosen: Sequence[int], low: int, high: int) -> int:
         """Matching live messages behind `low`, up to `high`. On the loop: asked for by plain functions, and seldom."""
-        connection, wall = self.store.reader.connection, self.store.now_ns()
-        row = one(connection, "SELECT id FROM stream WHERE name = ?", (stream,))
-        state = state_of(connection, row[0]) if row else None
-        if state is None:
-            return 0
-        ahead = num_ahead(connection, state, wanted, low, wall, chosen=chosen)
-        return ahead - num_pending(connection, state, wanted, high, wall)
+        wall = self.store.now_ns()
+
+        def count(connection: apsw.Connection) -> int:
+            row = one(connection, "SELECT id FROM stream WHERE name = ?", (stream,))
+            state = state_of(connection, row[0]) if row else None
+            if state is None:
+                return 0
+            ahead = num_ahead(connection, state, wanted, low, wall, chosen=chosen)
+            return ahead - num_pending(connection, state, wanted, high, wall)
+
+        return self.store.glance(count)
 
 
 def _nothing(_: apsw.Connection) -> None:

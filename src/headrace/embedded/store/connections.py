@@ -54,6 +54,8 @@ class Opened:
     streams: apsw.Connection | None = None
     consumers: apsw.Connection | None = None
     reader: apsw.Connection | None = None
+    glass: apsw.Connection | None = None
+    """The loop's own, to glance through."""
     gates: dict[str, Turnstile] = field(default_factory=dict[str, Turnstile])
     recovered: bool = False
     alone: bool = False
@@ -65,7 +67,7 @@ class Opened:
 
     def close(self) -> None:
         """Close all of it, nothing written."""
-        for connection in (self.streams, self.consumers, self.reader):
+        for connection in (self.streams, self.consumers, self.reader, self.glass):
             if connection is not None:
                 let_go(connection)
         for gate in self.gates.values():
@@ -101,6 +103,7 @@ class Connections:
             opened.streams = self.streams()
             opened.consumers = self.consumers()
             opened.reader = self.reader()
+            opened.glass = self.reader()
             if opened.alone:
                 go_on_above(opened.reader, directory)
             if self.options.durability is Durability.RELAXED:

@@ -15,11 +15,13 @@ class Job(Protocol):
     """Work for the thread: `run` inside its transaction, `done` or `failed` back on the loop after the commit.
 
     ``weight`` in bytes bounds a group. ``isolated`` jobs get a savepoint of their own, so that one that raises leaves
-    nothing behind; the others promise to check before they write.
+    nothing behind; the others promise to check before they write. A commit of ``quiet`` jobs alone wakes nobody: they
+    serve those who wait, and bring nothing new.
     """
 
     weight: int
     isolated: bool
+    quiet: bool = False
 
     def run(self, connection: apsw.Connection) -> None:
         """Do it (on the thread); keep the result in itself."""

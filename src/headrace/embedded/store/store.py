@@ -75,6 +75,7 @@ class Store:
         self._workers: ThreadPoolExecutor | None = None
         self._ending: asyncio.Task[None] | None = None
         self._alive = -1
+        self._glass: apsw.Connection | None = None
         self._untouched = False
 
     @classmethod
@@ -107,7 +108,7 @@ class Store:
         self.secure_delete = connections.secure_delete
         self.alone, self.recovered = opened.alone, opened.recovered
         self.marks = opened.marks
-        self._alive = opened.alive
+        self._alive, self._glass = opened.alive, opened.glass
         if opened.streams is None:
             assert opened.reader is not None  # noqa: S101  (read-only engines have a reader)
             self.reader = DatabaseThread("headrace-reader", opened.reader, self.clock, write=False)
@@ -164,6 +165,10 @@ class Store:
     def foreign(self) -> bool:
         """Whether this is a forked child, where every handle is dead."""
         return os.getpid() != self._pid
+
+    def glance(self, function: Callable[[apsw.Connection], T]) -> T:
+        """A short read on the loop. A directory has a connection for that, which no thread ever holds."""
+        return self.streams.glance(function) if self._glass is None else function(self._glass)
 
     async def ask(self, thread: DatabaseThread, function: Callable[[apsw.Connection], T]) -> T:
         """`DatabaseThread.call`, counted."""
@@ -227,6 +232,8 @@ class Store:
                 await thread.aclose()
             except Exception as error:  # noqa: BLE001  (the others are closed first)
                 failure = error
+        if self._glass is not None:
+            self._glass.close()
         with suppress(HeadraceError):
             await self.offload(lambda: self._close_last(last))
         if self._workers is not None:

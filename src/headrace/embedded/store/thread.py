@@ -98,7 +98,7 @@ class DatabaseThread:
         self._gate = gate
         self._patience = patience
         self._at_work = threading.Lock()
-        """Held while jobs are taken: then the loop must not take them back."""
+        """Held while jobs are taken and run: the loop must neither take them back then, nor use the connection."""
         self._on_commit = on_commit
         self._recover = recover
         self._jobs: deque[Job] = deque()
@@ -131,6 +131,11 @@ class DatabaseThread:
         future: asyncio.Future[Any] = self._loop.create_future()
         self.submit(Call(function, future))
         return cast("T", await future)
+
+    def glance(self, function: Callable[[apsw.Connection], T]) -> T:
+        """A short read on the loop, between two groups of jobs."""
+        with self._at_work:
+            return function(self.connection)
 
     async def distrust(self, error: BaseException) -> bool:
         """A sync of its file failed elsewhere: what that was to write may never be on disk, and hides all behind it.
@@ -245,7 +250,8 @@ class DatabaseThread:
     def _turn(self) -> Generator[None]:
         """This process's turn to write."""
         if self._gate is None:
-            yield
+            with self._at_work:
+                yield
             return
         self._outside = True
         self._gate.enter()
@@ -296,7 +302,7 @@ class DatabaseThread:
                 group.append((self._jobs.popleft(), None))
 
     def _roll_back(self, error: BaseException) -> None:
-        with suppress(apsw.Error):  # a connection beyond help is replaced below
+        with suppress(apsw.Error), self._at_work:  # a connection beyond help is replaced below
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
         if self.on_rollback is not None:
@@ -330,8 +336,11 @@ class DatabaseThread:
                     job.failed(error)
             except Exception:
                 logger.exception("%s: answering a job failed", self._thread.name)
-        if self._on_commit is not None:
-            self._on_commit()
+        if self._on_commit is not None and not all(job.quiet for job, _ in group):
+            try:
+                self._on_commit()
+            except Exception:
+                logger.exception("%s: what follows a commit failed", self._thread.name)
         self._moved = self._loop.time()
         self._busy -= len(group)
         if not self._busy:

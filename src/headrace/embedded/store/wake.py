@@ -132,12 +132,8 @@ class Members:
             self._peers = [name for name in self._others() if name != self._name]
         except OSError:
             self._peers = []
-        connection = self._store.reader.connection
         with suppress(apsw.Error):
-            versions = (
-                connection.pragma("data_version", schema="main"),
-                connection.pragma("data_version", schema="consumers_ro"),
-            )
+            versions = self._store.glance(_versions)
             if versions != self._versions or self._dead():
                 self._versions = versions
                 self._wake()
@@ -209,6 +205,12 @@ class Members:
         if self._directory >= 0:
             os.close(self._directory)
         self._lock = self._directory = -1
+
+
+def _versions(connection: apsw.Connection) -> tuple[int, int]:
+    """Numbers that change with every commit of another connection, one for each file."""
+    main = connection.pragma("data_version", schema="main")
+    return main, connection.pragma("data_version", schema="consumers_ro")
 
 
 def _release(connection: apsw.Connection, owner: int) -> None:

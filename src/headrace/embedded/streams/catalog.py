@@ -20,11 +20,12 @@ __all__ = [
     "StreamRecord",
     "bump_generation",
     "config_of",
-    "forget",
+    "forget_names",
     "index_from",
     "intern",
     "no_such_stream",
     "overheads",
+    "stream_by_id",
     "stream_by_name",
     "streams_all",
     "subject_ids",
@@ -77,6 +78,12 @@ def stream_by_name(connection: apsw.Connection, name: str) -> StreamRecord:
     return _record(row)
 
 
+def stream_by_id(connection: apsw.Connection, stream_id: int) -> StreamRecord | None:
+    """The stream with this id; ``None``: it is gone."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM stream WHERE id = ?", (stream_id,)).fetchone()
+    return None if row is None else _record(row)
+
+
 def streams_all(connection: apsw.Connection) -> list[StreamRecord]:
     """All streams, by name."""
     return [_record(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM stream ORDER BY name")]
@@ -109,7 +116,7 @@ def window_ns(config: StreamConfig) -> int:
 _names: WeakKeyDictionary[apsw.Connection, dict[int, str]] = WeakKeyDictionary()
 
 
-def forget(connection: apsw.Connection) -> None:
+def forget_names(connection: apsw.Connection) -> None:
     """After a rollback: subjects made in it do not exist."""
     _names.pop(connection, None)
 
