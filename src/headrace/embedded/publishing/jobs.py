@@ -184,8 +184,14 @@ class ManyJob(PublishJob):
 
     def run(self, connection: apsw.Connection) -> None:
         """Store them unless nobody waits any more."""
-        if not self.overdue and not self.future.cancelled():
+        if self.overdue or self.future.cancelled():
+            self.undone()
+        else:
             self._store(connection)
+
+    def undone(self) -> None:
+        """Nothing of their keys is stored behind them: the next part may run before the loop hears of this one."""
+        self.failed_keys.update(entry.order_key for entry in self.entries if entry.order_key is not None)
 
     def done(self) -> None:
         """Answer."""
@@ -201,7 +207,7 @@ class ManyJob(PublishJob):
         self._fail_all(lambda entry: publish_error(error, entry.msg_id))
 
     def _fail_all(self, make: Callable[[Entry], BaseException]) -> None:
-        self.failed_keys.update(entry.order_key for entry in self.entries if entry.order_key is not None)
+        self.undone()
         if self.future.done():
             return
         errors = [make(entry) for entry in self.entries]

@@ -27,6 +27,10 @@ class Job(Protocol):
         """Do it (on the thread); keep the result in itself."""
         ...
 
+    def undone(self) -> None:
+        """Its transaction was taken back (on the thread, before the next one begins). Seldom of interest."""
+        return
+
     def done(self) -> None:
         """The commit is on disk (on the loop)."""
         ...

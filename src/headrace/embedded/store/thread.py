@@ -243,6 +243,8 @@ class DatabaseThread:
             traceback.clear_frames(error.__traceback__)
             self._take_all(group)
             group = [(job, translated(failure or error)) for job, failure in group]
+            for job, _ in group:
+                job.undone()
             self._roll_back(error)
         self._loop.call_soon_threadsafe(self._answer, group)
 
