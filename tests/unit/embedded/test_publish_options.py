@@ -5,10 +5,16 @@ import asyncio
 import pytest
 
 from headrace import embedded
+from headrace.core.broker import Expect
 from headrace.core.errors import Fault, PublishTimeoutError
 from headrace.embedded import EmbeddedOptions
 from headrace.streams.config import ConsumerConfig, StreamConfig, StreamPublishOptions
-from headrace.streams.errors import ConsumerNotFoundError, NoStreamResponseError, StreamNotFoundError
+from headrace.streams.errors import (
+    ConsumerNotFoundError,
+    NoStreamResponseError,
+    StreamNotFoundError,
+    WrongLastSequenceError,
+)
 from headrace.testing.virtual import virtual_time
 
 
@@ -99,3 +105,40 @@ async def test_account_info_counts_calls_and_refusals():
         after = await streams.account_info()
         assert (after.api.total - before.total, after.api.errors - before.errors) == (3, 2)
         assert (after.streams, after.consumers, after.memory, after.storage) == (1, 1, 32, 0)
+
+
+@virtual_time
+async def test_a_slot_of_a_cancelled_waiter_is_the_next_ones():
+    waiting = []
+    options = EmbeddedOptions(max_pending=1, stall_wait=3.0, on_publish_error=lambda *_: waiting[0].cancel())
+    async with embedded.open(":memory:", options=options) as streams:
+        await streams.create_stream(StreamConfig(name="S"))
+        refused = await streams.publish_async("S", options=StreamPublishOptions(expect=Expect(last=9)))
+        waiting += [asyncio.ensure_future(streams.publish_async("S", b"%d" % number)) for number in range(3)]
+        with pytest.raises(WrongLastSequenceError):
+            await refused
+        cancelled, second, third = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(cancelled, asyncio.CancelledError)
+        assert [(await each).sequence for each in (second, third)] == [1, 2]
+
+
+@virtual_time
+async def test_nobody_takes_the_slot_of_one_that_was_woken():
+    outstanding = []
+    async with embedded.open(":memory:", options=EmbeddedOptions(max_pending=1)) as streams:
+        await streams.create_stream(StreamConfig(name="S"))
+
+        async def publish():
+            future = await streams.publish_async("S")
+            outstanding.append(streams.publish_async_pending)
+            await future
+
+        async def publish_as_soon_as_there_is_room():
+            while streams.publish_async_pending:
+                await asyncio.sleep(0)
+            await publish()
+
+        first = asyncio.ensure_future(publish())
+        await asyncio.sleep(0)
+        await asyncio.gather(first, publish(), publish_as_soon_as_there_is_room())
+        assert outstanding == [1, 1, 1]

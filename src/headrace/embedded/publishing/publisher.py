@@ -51,6 +51,8 @@ class Publisher:
         self._open: PublishJob | None = None
         self._room: deque[asyncio.Future[None]] = deque()
         self._slots: deque[asyncio.Future[None]] = deque()
+        self._promised = 0
+        """Slots of those who were woken and have not run yet."""
         self._none_outstanding: asyncio.Event = asyncio.Event()
         self._none_outstanding.set()
 
@@ -132,7 +134,7 @@ class Publisher:
         entry = entry_of(self.store.options, message.subject, message.data, given, message.msg_id, None, options)
         if self.disk_full:
             raise full_disk(message.msg_id)
-        if self.outstanding >= self._most_outstanding or self._slots:
+        if self.outstanding + self._promised >= self._most_outstanding or self._slots:
             await self._wait_for_slot(options)
         self.outstanding += 1
         self._none_outstanding.clear()
@@ -167,7 +169,7 @@ class Publisher:
         self.outstanding -= 1
         if not self.outstanding:
             self._none_outstanding.set()
-        _wake_first(self._slots)
+        self._promise()
 
     def taken_back(self, job: PublishJob) -> None:
         """A job was answered."""
@@ -234,13 +236,21 @@ class Publisher:
         try:
             async with asyncio.timeout(wait):
                 await waiter
-        except TimeoutError as error:
-            raise TooManyPendingError(f"{full}, no room in {wait:g} s") from error
-        finally:
+        except BaseException as error:
             if waiter in self._slots:
                 self._slots.remove(waiter)
-            if self.outstanding < self._most_outstanding - 1:
-                _wake_first(self._slots)
+            elif not waiter.cancelled():  # woken, and cancelled in the same turn: the slot is the next one's
+                self._promised -= 1
+                self._promise()
+            if isinstance(error, TimeoutError):
+                raise TooManyPendingError(f"{full}, no room in {wait:g} s") from error
+            raise
+        self._promised -= 1
+
+    def _promise(self) -> None:
+        """A slot is free: the first in line gets it."""
+        if self.outstanding + self._promised < self._most_outstanding:
+            self._promised += _wake_first(self._slots)
 
 
 def _seconds(length: timedelta | float | None) -> float:
