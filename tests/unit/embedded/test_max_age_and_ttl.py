@@ -79,3 +79,25 @@ async def test_a_new_age_applies_to_what_is_there():
         await streams.update_stream(StreamConfig(name="S", subjects=["s"]))
         await asyncio.sleep(60)
         assert [message.sequence for message in await stream.read()] == [2]
+
+
+@pytest.mark.parametrize("headers", [{"X-Nats-TTL": "60"}, {"X": "Nats-TTL: 60"}, {"X": "1", "Y-Nats-TTL": "60"}])
+@virtual_time
+async def test_a_header_that_only_looks_like_a_ttl_follows_the_new_age(headers):
+    async with embedded.open(":memory:") as streams:
+        stream = await streams.create_stream(StreamConfig(name="S", subjects=["s"], max_age=10))
+        await streams.publish("s", headers=headers)
+        await streams.update_stream(StreamConfig(name="S", subjects=["s"]))
+        await asyncio.sleep(11)
+        assert [message.sequence for message in await stream.read()] == [1]
+
+
+@virtual_time
+async def test_a_ttl_behind_other_lines_outlives_the_end_of_the_age():
+    async with embedded.open(":memory:") as streams:
+        config = StreamConfig(name="S", subjects=["s"], max_age=10, allow_message_ttl=True)
+        stream = await streams.create_stream(config)
+        await streams.publish("s", msg_id="1", headers={"X": "1"}, options=StreamPublishOptions(ttl=5))
+        await streams.update_stream(StreamConfig(name="S", subjects=["s"], allow_message_ttl=True))
+        await asyncio.sleep(6)
+        assert await stream.read() == []

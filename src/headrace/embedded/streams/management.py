@@ -75,7 +75,8 @@ def _reage(connection: apsw.Connection, old: StreamRecord, new: StreamRecord) ->
     """Ages follow the new limit. What had a time of its own keeps it, but never outlives the new age."""
     before, after = _nanoseconds(old.config.max_age), _nanoseconds(new.config.max_age)
     table = f"msg_{new.id}"
-    own = "headers IS NOT NULL AND instr(headers, CAST('Nats-TTL: ' AS BLOB)) > 0"
+    # at the start of a line: a name or a value of the user's may hold the same text
+    own = "headers IS NOT NULL AND instr(CAST(x'0d0a' || headers AS BLOB), CAST(x'0d0a' || 'Nats-TTL: ' AS BLOB)) > 0"
     if after is None:
         connection.execute(f"UPDATE {table} SET expires = NULL WHERE expires = ts + ? AND NOT ({own})", (before,))
         return
