@@ -15,7 +15,7 @@ from headrace.streams.errors import MaxBytesExceededError
 from headrace.streams.msg import Msg
 from headrace.streams.session import PullSession, SessionOptions
 
-__all__ = ["FetchReason", "MessageBatch", "SessionOpener", "wire_size"]
+__all__ = ["FetchReason", "MessageBatch", "SessionOpener", "give_back", "wire_size"]
 
 SessionOpener = Callable[[SessionOptions], PullSession]
 YIELD_EVERY = 256
@@ -40,6 +40,12 @@ def wire_size(msg: Msg) -> int:
     """Bytes a server counts against ``max_bytes``: subject, acknowledgement subject, headers, payload."""
     headers = len(msg.block) + _HEADER_FRAME if msg.block else 0
     return len(msg.subject.encode()) + len(msg.reply.encode()) + headers + len(msg.data)
+
+
+def give_back(session: PullSession, msg: Msg) -> None:
+    """Nobody saw it. Told to the session that was pulled, which need not be the one of the message (ordered)."""
+    session.settle(msg, RELEASE)
+    msg.outcome = RELEASE
 
 
 class MessageBatch:
@@ -96,10 +102,10 @@ class MessageBatch:
         """Give back what was not handed out, in order, and end. Twice is fine."""
         if self.reason is None:
             self.reason = FetchReason.EXPIRED
-        session, self._session = self._session, None
-        while self._ready:
-            self._ready.popleft().settle(RELEASE)
+        session = self._session
         if session is not None:
+            while self._ready:
+                give_back(session, self._ready.popleft())
             await session.aclose()
 
     async def _collect(self) -> list[Msg]:
@@ -153,7 +159,6 @@ class MessageBatch:
 
     async def _finish(self, reason: FetchReason) -> bool:
         self.reason = reason
-        session, self._session = self._session, None
-        if session is not None:
-            await session.aclose()
+        if self._session is not None:
+            await self._session.aclose()
         return False

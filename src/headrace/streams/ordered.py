@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from headrace.core.delivery import Outcome
+from headrace.core.delivery import Outcome, Release
 from headrace.core.errors import BrokerError, HeadraceError, UnsupportedError, UsageError
 from headrace.core.message import new_id
 from headrace.streams.consumer import Consumer
@@ -157,6 +157,12 @@ class OrderedConsumer(Consumer):
             self._snapshot_left = False
         return fresh
 
+    def give_back(self, sequence: int) -> None:
+        """It was pulled, and nobody saw it: the next session begins with it."""
+        self.cursor = min(self.cursor, sequence - 1)
+        if not self._busy:
+            self.drop()
+
     def _engine_config(self) -> ConsumerConfig:
         config = self.config
         filters = tuple(config.filter_subjects)
@@ -285,7 +291,10 @@ class _OrderedSession:
         """Nothing is leased."""
 
     def settle(self, msg: Msg, outcome: Outcome) -> None:
-        """Settling is only a mark."""
+        """Settling is only a mark; what a reader gives back unseen goes to the next one."""
+        if isinstance(outcome, Release):
+            self._consumer.give_back(self.facts_of(msg)[0])
+            self._clean = False
 
     def extend(self, msg: Msg) -> None:
         """Nothing is leased."""

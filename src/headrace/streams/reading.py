@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.core.delivery import RELEASE
 from headrace.core.errors import BrokerError, HeadraceError
 from headrace.streams.errors import (
     LeadershipChangedError,
@@ -21,7 +20,7 @@ from headrace.streams.errors import (
     ServerShutdownError,
     StreamError,
 )
-from headrace.streams.fetch import YIELD_EVERY
+from headrace.streams.fetch import YIELD_EVERY, give_back
 from headrace.streams.msg import Msg
 from headrace.streams.session import PullSession
 
@@ -149,7 +148,7 @@ class Reading:
         """Give back what was not handed over, in order, and end the session. Never raises."""
         self.stopping = True
         while self.spare:
-            self.spare.popleft().settle(RELEASE)
+            give_back(self.session, self.spare.popleft())
         try:
             await self.session.aclose()
         except HeadraceError as error:

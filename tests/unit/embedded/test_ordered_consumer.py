@@ -30,3 +30,13 @@ async def test_goes_on_behind_the_last_one():
         assert seqs(await consumer.fetch(2, max_wait=1)) == [1, 2]
         await asyncio.sleep(1000)
         assert seqs(await consumer.fetch(5, max_wait=1)) == [3, 4, 5]
+
+
+@virtual_time
+async def test_drained_left_and_read_on():
+    async with stream_of(5) as (_, stream):
+        consumer = await stream.ordered_consumer(OrderedConsumerConfig())
+        async with consumer.messages() as messages:
+            assert seqs([await messages.next(timeout=1)]) == [1]
+            await messages.drain()
+        assert seqs(await consumer.fetch(5, max_wait=1)) == [2, 3, 4, 5]

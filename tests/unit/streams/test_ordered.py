@@ -187,3 +187,23 @@ async def test_last_per_subject_without_a_filter_reads_everything():
     engine.messages = 4
     assert await tokens(consumer.fetch(1)) == [4]
     assert engine.made[2].config.start_sequence == 4
+
+
+@virtual_time
+async def test_what_drain_found_and_nobody_took_is_read_by_the_next():
+    engine = Engine(5)
+    consumer = engine.ordered()
+    async with consumer.messages() as messages:
+        assert (await messages.next()).token == 1
+        await messages.drain()
+    assert await tokens(consumer.fetch(4)) == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("asked", [3, 5])
+@virtual_time
+async def test_what_a_fetch_gives_back_is_read_by_the_next(asked):
+    engine = Engine(5)
+    consumer = engine.ordered()
+    async with consumer.fetch(asked) as batch:
+        assert (await anext(batch)).token == 1
+    assert await tokens(consumer.fetch(4)) == [2, 3, 4, 5]
