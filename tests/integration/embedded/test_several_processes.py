@@ -8,9 +8,12 @@ import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 import headrace
 from headrace import embedded
 from headrace.streams.config import ConsumerConfig, StreamConfig
+from headrace.streams.errors import ConsumerDeletedError
 from headrace.streams.options import StreamMessage
 from headrace.streams.session import SessionOptions
 
@@ -98,6 +101,29 @@ def test_member_killed_returns_at_once_before_new(tmp_path):
                 assert time.monotonic() - begun < 1
                 for message in messages:
                     await message.ack()
+
+    asyncio.run(run())
+
+
+def test_a_claim_that_fails_does_not_bury_what_a_killed_member_held(tmp_path):
+    """The first claim that finds it dead is rolled back: whoever comes next must find it dead too."""
+
+    async def run():
+        async with store(tmp_path / "d", ack_wait=600) as (streams, stream), embedded.open(tmp_path / "d") as other:
+            deleted = (await stream.create_consumer(ConsumerConfig(durable="deleted"))).session(SessionOptions())
+            await publish(streams, 4)
+            async with member(tmp_path / "d", "hold") as holder:
+                assert await line(holder) == ["holds", "1", "2", "3"]
+                await asyncio.sleep(0.3)
+                await other.delete_consumer("S", "deleted")
+                holder.kill()
+                await holder.wait()
+                with pytest.raises(ConsumerDeletedError):
+                    await deleted.pull(1, 1)
+                session = (await stream.consumer("c")).session(SessionOptions())
+                assert [each.metadata.sequence.stream for each in await session.pull(4, 1)] == [1, 2, 3, 4]
+                await asyncio.sleep(0.6)
+                assert len(list((tmp_path / "d" / "wake").glob("*.lock"))) == 2  # it is buried in the end
 
     asyncio.run(run())
 

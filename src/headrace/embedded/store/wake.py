@@ -17,6 +17,7 @@ from pathlib import Path
 
 import apsw
 
+from headrace.embedded.store.job import Job
 from headrace.embedded.store.locks import close_lock, open_lock
 from headrace.embedded.store.sql import every
 from headrace.embedded.store.store import Store
@@ -46,6 +47,7 @@ class Members:
         self._peers: list[str] = []
         self._left = False
         self._looked = 0
+        self._burying = False
         self.wakeups = 0
         """How often other processes told that they had committed."""
         self._sending = False
@@ -132,9 +134,13 @@ class Members:
             self._peers = [name for name in self._others() if name != self._name]
         except OSError:
             self._peers = []
+        dead = self._dead()
+        if dead and not self._burying:
+            self._burying = True
+            self._store.consumers.submit(Burial(self, dead))
         with suppress(apsw.Error):
             versions = self._store.glance(_versions)
-            if versions != self._versions or self._dead():
+            if versions != self._versions or dead:
                 self._versions = versions
                 self._wake()
 
@@ -150,7 +156,7 @@ class Members:
         except OSError:
             return False
         try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look must not see each other
         except OSError:
             return False
         else:
@@ -159,25 +165,36 @@ class Members:
             close_lock(other)
 
     def first_look(self, connection: apsw.Connection) -> None:
-        """At open: what belongs to members that are not there falls due (on the consumers thread)."""
+        """At open: what belongs to members that are not there falls due (on the consumers thread).
+
+        Their files stay until that is committed: the next tick buries them.
+        """
         present = {name for name in self._others() if name == self._name or not self._is_dead(name)}
         owners = every(
             connection, "SELECT owner FROM lease WHERE owner != 0 UNION SELECT owner FROM pending WHERE owner != 0"
         )
         for (owner,) in owners:
             if f"{owner:016x}" not in present:
-                _release(connection, owner)
-        for name in set(self._others()) - present:
-            self._bury(name)
+                release(connection, owner)
 
     def hand_over(self, connection: apsw.Connection) -> None:
-        """Before a claim: what members held that died since falls due at once, before new messages."""
+        """Before a claim: what members held that died since falls due at once, before new messages.
+
+        The claim may yet be rolled back, so the next one looks again, until they are buried.
+        """
         now = self._store.boot_ns()
         if now - self._looked < LOOK_EVERY_NS or not self._peers:
             return
-        self._looked = now
-        for name in self._dead():
-            _release(connection, int(name, 16))
+        dead = self._dead()
+        if not dead:
+            self._looked = now
+        for name in dead:
+            release(connection, int(name, 16))
+
+    def buried(self, names: list[str]) -> None:
+        """What they held was released, and that is committed."""
+        self._burying = False
+        for name in names:
             self._bury(name)
 
     def _bury(self, name: str) -> None:
@@ -213,6 +230,31 @@ def _versions(connection: apsw.Connection) -> tuple[int, int]:
     return main, connection.pragma("data_version", schema="consumers_ro")
 
 
-def _release(connection: apsw.Connection, owner: int) -> None:
+class Burial(Job):
+    """Dead members: what they held falls due. Once that is committed their files go: without one nobody finds them."""
+
+    weight = 0
+    isolated = True
+
+    def __init__(self, members: Members, names: list[str]) -> None:
+        self._members = members
+        self._names = names
+
+    def run(self, connection: apsw.Connection) -> None:
+        """Release it."""
+        for name in self._names:
+            release(connection, int(name, 16))
+
+    def done(self) -> None:
+        """They held nothing more."""
+        self._members.buried(self._names)
+
+    def failed(self, error: BaseException) -> None:
+        """The next tick tries again."""
+        self._members.buried([])
+
+
+def release(connection: apsw.Connection, owner: int) -> None:
+    """What this member held falls due."""
     connection.execute("UPDATE lease SET deadline = 0, owner = 0 WHERE owner = ?", (owner,))
     connection.execute("UPDATE pending SET due = 0, owner = NULL WHERE owner = ?", (owner,))
