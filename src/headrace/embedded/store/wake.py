@@ -167,14 +167,17 @@ class Members:
     def first_look(self, connection: apsw.Connection) -> None:
         """At open: what belongs to members that are not there falls due (on the consumers thread).
 
-        Their files stay until that is committed: the next tick buries them.
+        Their files stay until that is committed: the next tick buries them. One without a file may live and be about
+        to make it again (``wake/`` was deleted): only who came alone knows that it does not.
         """
-        present = {name for name in self._others() if name == self._name or not self._is_dead(name)}
+        names = set(self._others())
+        living = {name for name in names if name == self._name or not self._is_dead(name)}
         owners = every(
             connection, "SELECT owner FROM lease WHERE owner != 0 UNION SELECT owner FROM pending WHERE owner != 0"
         )
         for (owner,) in owners:
-            if f"{owner:016x}" not in present:
+            name = f"{owner:016x}"
+            if name not in living and (name in names or self._store.alone):
                 release(connection, owner)
 
     def hand_over(self, connection: apsw.Connection) -> None:
