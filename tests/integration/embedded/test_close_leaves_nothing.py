@@ -2,9 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from headrace import connect, embedded
+from headrace.core.errors import StoreError
 from headrace.core.message import Message
-from headrace.streams.config import StreamConfig
+from headrace.streams.config import ConsumerConfig, StreamConfig
+from headrace.streams.session import SessionOptions
 
 
 def test_what_was_accepted_is_stored(tmp_path):
@@ -46,5 +50,27 @@ def test_connect_closes_the_engine(tmp_path):
         assert (await broker.publish(Message(topic="orders.new", body=b"{}"))).position.value == 2
         await broker.aclose()
         await broker.aclose()
+
+    asyncio.run(run())
+
+
+def test_each_session_hands_back_though_one_could_not_be_written(tmp_path):
+    async def run():
+        failing = []
+        with pytest.raises(StoreError):
+            async with embedded.open(tmp_path / "d") as streams:
+                stream = await streams.create_stream(StreamConfig(name="S"))
+                consumer = await stream.create_consumer(ConsumerConfig(durable="c", ack_wait=60))
+                for number in range(4):
+                    await streams.publish("S", b"%d" % number)
+                for _ in range(2):
+                    await consumer.session(SessionOptions(prefetch=1)).pull(1, 1)
+                await streams._store.consumers.call(
+                    lambda connection: connection.set_commit_hook(lambda: bool(failing and failing.pop()))
+                )
+                failing.append(True)
+        async with embedded.open(tmp_path / "d") as streams:
+            consumer = await (await streams.stream("S")).consumer("c")
+            assert [message.data for message in await consumer.fetch(4, max_wait=1)] == [b"1", b"3"]
 
     asyncio.run(run())

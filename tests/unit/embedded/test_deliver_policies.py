@@ -1,6 +1,7 @@
 """Where a consumer begins (3.6.2, 3.6.3)."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -132,3 +133,16 @@ async def test_nothing_matches_yet():
             await streams.publish("s.b", b"")
             assert len(await pull(session)) == 1
             await stream.purge(PurgeOptions(subject="s.b"))
+
+
+@virtual_time
+async def test_what_last_per_subject_chose_stays_chosen_under_another_filter():
+    """As nats-server 2.15.1 does (seen): what was chosen at creation is delivered, whatever the filter is now."""
+    async with stream_of() as (streams, stream):
+        for subject in ("s.a", "s.b") * 2:
+            await streams.publish(subject)
+        chosen = ConsumerConfig(durable="c", deliver_policy=DeliverPolicy.LAST_PER_SUBJECT, filter_subject="s.a")
+        await stream.create_consumer(chosen)
+        consumer = await stream.update_consumer(replace(chosen, filter_subject="s.b"))
+        assert consumer.cached_info.num_pending == 1
+        assert seqs(await consumer.fetch(5, max_wait=0.1)) == [3]

@@ -108,12 +108,18 @@ class ConsumerRoom:
         self._expiry.stop()
         for place in list(self._places.values()):
             place.end(None)
+        failures: list[Exception] = []
         try:
             for session in list(shared.sessions):
-                await session.aclose()
-            await self.flush()
+                try:
+                    await session.aclose()
+                except Exception as error:  # noqa: BLE001  (the others hand back too; raised below)
+                    failures.append(error)
+            await self.flush()  # once more what a session could not write
         finally:
             await shared.leave()
+        if failures:
+            raise failures[0]
 
     # --- calls
 
