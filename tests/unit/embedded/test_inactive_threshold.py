@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from headrace import embedded
 from headrace.embedded.advisories import ConsumerDeleted
 from headrace.streams.config import ConsumerConfig
 from headrace.streams.errors import ConsumerDeletedError, ConsumerNotFoundError
+from headrace.streams.session import SessionOptions
 from headrace.testing.virtual import virtual_time
 from tests.unit.embedded.reading import pull, reader, stream_of
 
@@ -41,6 +43,20 @@ async def test_pulls_and_acks_keep_it():
             await stream.consumer("e")
         with pytest.raises(ConsumerDeletedError):
             await pull(session, 1, 1)
+
+
+@virtual_time
+async def test_a_pull_parked_in_another_handle_keeps_it(tmp_path):
+    async with stream_of(path=tmp_path / "d") as (_, stream), embedded.open(tmp_path / "d") as other:
+        await stream.create_consumer(ConsumerConfig(name="e", inactive_threshold=1))
+        consumer = await other.consumer("S", "e")
+        await asyncio.sleep(0.9)
+        for _ in range(3):
+            assert await pull(consumer.session(SessionOptions()), 1, 7) == []
+            await asyncio.sleep(0.9)
+        await asyncio.sleep(2.2)
+        with pytest.raises(ConsumerNotFoundError):
+            await stream.consumer("e")
 
 
 @virtual_time

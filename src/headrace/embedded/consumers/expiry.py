@@ -26,6 +26,7 @@ class Expiry:
         self._dropped = dropped
         self._timer: asyncio.TimerHandle | None = None
         self._looking = False
+        shared.on_parked = self._parked
 
     async def start(self) -> None:
         """The first look."""
@@ -41,6 +42,11 @@ class Expiry:
         """There is a consumer with this threshold."""
         if threshold is not None:
             self._arm(threshold / 1e9)
+
+    def _parked(self, threshold: int | None) -> None:
+        """A pull uses this consumer from here on: look before another process, which sees none, could think it idle."""
+        if threshold is not None:
+            self.watch(threshold // 2)
 
     def _arm(self, delay: float) -> None:
         loop = self._shared.store.loop

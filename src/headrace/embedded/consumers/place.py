@@ -70,6 +70,7 @@ class Place:
         """Park a pull and look at once."""
         self.requests.append(request)
         self.shared.parked.add(self)
+        self.shared.on_parked(self.settings.inactive_ns)
         self.kick()
 
     def expire(self, request: Request) -> None:

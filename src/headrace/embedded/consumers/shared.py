@@ -43,6 +43,8 @@ class Shared:
         self.store = store
         self.parked: set[Parked] = set()
         self.sessions: set[PullSession] = set()
+        self.on_parked: Callable[[int | None], None] = _unwatched
+        """Called when a pull is parked, with its consumer's inactive threshold: expiry sets it."""
         self.closing = False
         self.members: Members | None = None
         self.late_settles = 0
@@ -143,6 +145,10 @@ class Shared:
             return ahead - num_pending(connection, state, wanted, high, wall)
 
         return self.store.glance(count)
+
+
+def _unwatched(_: int | None) -> None:
+    return
 
 
 def _nothing(_: apsw.Connection) -> None:
