@@ -163,7 +163,9 @@ class RetryLaterError(HandlerError):
 
 
 class StoreError(HeadraceError):
-    """A store on disk cannot be used."""
+    """A store on disk cannot be used. ``retryable``: the same may work later."""
+
+    retryable: bool = False
 
 
 def _default_message(cls: type[BaseException]) -> str:

@@ -54,9 +54,13 @@ class CorruptedError(StoreError):
 class DiskFullError(StoreError):
     """The disk is full; reading, purging and retention go on."""
 
+    retryable = True
+
 
 class SyncFailedError(StoreError):
     """A sync or write failed. ``unknown``: what was in it may or may not be stored; else it certainly is not."""
+
+    retryable = True
 
     def __init__(self, reason: str = "", *, unknown: bool = True) -> None:
         super().__init__(*((reason,) if reason else ()))
@@ -65,6 +69,8 @@ class SyncFailedError(StoreError):
 
 class StoreLockedError(StoreError, BrokerTimeoutError):
     """Another process holds the store too long; also a ``BrokerTimeoutError``."""
+
+    retryable = True
 
 
 def translated(error: BaseException, file: str | Path = "") -> BaseException:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from headrace.core.delivery import RELEASE, Delivery, Outcome, Position
-from headrace.core.errors import ClosedError, UsageError
+from headrace.core.errors import ClosedError, StoreError, UsageError
 from headrace.streams.consumer import Consumer
 from headrace.streams.errors import ConsumerDeletedError, ConsumerNotFoundError
 from headrace.streams.msg import Msg
@@ -15,6 +16,8 @@ from headrace.streams.wire import decode
 
 __all__ = ["StreamSubscription"]
 
+_log = logging.getLogger(__name__)
+_PAUSE = 1.0
 Remake = Callable[[int], Awaitable[Consumer]]
 """Make a private consumer anew, behind this stream sequence."""
 
@@ -47,7 +50,7 @@ class StreamSubscription:
         self._lost: set[Msg] = set()
         self._owners: dict[Msg, PullSession] = {}
         self._room: asyncio.Future[None] | None = None
-        self._pulling = False
+        self._pulling = self._outage = False
         self._stopped = False
         self._closed = False
 
@@ -73,7 +76,7 @@ class StreamSubscription:
         try:
             if self._free() <= 0 and not await self._wait_for_room(wait):
                 return []
-            messages = await self._pull(min(limit, self._free()), max(0.0, deadline - loop.time()))
+            messages = await self._pull_through(min(limit, self._free()), deadline)
             if not messages and self._stopped:
                 # A stopped session answers at once: whoever pulls in a loop must not keep the loop for itself.
                 await asyncio.sleep(max(0.0, deadline - loop.time()))
@@ -161,6 +164,22 @@ class StreamSubscription:
         self._free_room()
         for session in self._sessions:
             await session.aclose()
+
+    async def _pull_through(self, limit: int, deadline: float) -> list[Msg]:
+        """An outage of the store (a full disk, a stopped neighbour) ends no reader: said once, and tried again."""
+        loop = asyncio.get_running_loop()
+        try:
+            messages = await self._pull(limit, max(0.0, deadline - loop.time()))
+        except StoreError as error:
+            if not error.retryable:
+                raise
+            if not self._outage:
+                _log.warning("%s: nothing can be pulled now, tried again: %s", self._consumer.name, error)
+            self._outage = True
+            await asyncio.sleep(max(0.0, min(_PAUSE, deadline - loop.time())))
+            return []
+        self._outage = False
+        return messages
 
     async def _pull(self, limit: int, wait: float) -> list[Msg]:
         if self._remake is None:

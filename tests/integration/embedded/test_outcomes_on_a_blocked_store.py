@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from headrace import embedded
+from headrace import Message, Worker, connect, embedded
 from headrace.embedded import EmbeddedOptions
 from headrace.embedded.consumers.retention import remove_settled
 from headrace.embedded.errors import StoreLockedError
@@ -132,3 +132,24 @@ async def test_metadata_does_not_wait_for_a_long_read(tmp_path):
         finally:
             enough.set()
             await job
+
+
+@on_a_loop
+async def test_a_worker_outlives_a_neighbour_that_is_stopped(tmp_path):
+    async with connect(tmp_path / "d", options=IMPATIENT) as broker:
+        await broker.declare("t")
+        seen = []
+
+        async def handle(body: bytes):
+            seen.append(body)
+
+        async with Worker(broker, "t", handle, group="g"):
+            with turn_of(tmp_path / "d", "consumers"):
+                await broker.publish(Message(topic="t", body=b"meanwhile"))
+                for _ in range(20):  # several times its patience
+                    await asyncio.sleep(0.05)
+
+            async def handled():
+                return seen == [b"meanwhile"]
+
+            assert await until(handled)
