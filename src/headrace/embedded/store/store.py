@@ -20,7 +20,7 @@ from headrace.embedded.advisories import Advisory
 from headrace.embedded.errors import raise_translated, translated
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.store.checkpoints import close, open_both
-from headrace.embedded.store.connections import Connections, Opened, untouched
+from headrace.embedded.store.connections import Connections, Opened, let_go, untouched
 from headrace.embedded.store.durations import Durations
 from headrace.embedded.store.files import Turnstile
 from headrace.embedded.store.locks import close_lock
@@ -168,7 +168,10 @@ class Store:
 
     def glance(self, function: Callable[[apsw.Connection], T]) -> T:
         """A short read on the loop. A directory has a connection for that, which no thread ever holds."""
-        return self.streams.glance(function) if self._glass is None else function(self._glass)
+        try:
+            return self.streams.glance(function) if self._glass is None else function(self._glass)
+        except apsw.Error as error:
+            raise_translated(error, str(self.path))
 
     async def ask(self, thread: DatabaseThread, function: Callable[[apsw.Connection], T]) -> T:
         """`DatabaseThread.call`, counted."""
@@ -233,7 +236,7 @@ class Store:
             except Exception as error:  # noqa: BLE001  (the others are closed first)
                 failure = error
         if self._glass is not None:
-            self._glass.close()
+            let_go(self._glass)
         with suppress(HeadraceError):
             await self.offload(lambda: self._close_last(last))
         if self._workers is not None:

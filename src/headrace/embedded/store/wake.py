@@ -17,6 +17,7 @@ from pathlib import Path
 
 import apsw
 
+from headrace.core.errors import HeadraceError
 from headrace.embedded.store.job import Job
 from headrace.embedded.store.locks import close_lock, open_lock
 from headrace.embedded.store.sql import every
@@ -138,7 +139,7 @@ class Members:
         if dead and not self._burying:
             self._burying = True
             self._store.consumers.submit(Burial(self, dead))
-        with suppress(apsw.Error):
+        with suppress(HeadraceError):
             versions = self._store.glance(_versions)
             if versions != self._versions or dead:
                 self._versions = versions
