@@ -4,8 +4,7 @@ import asyncio
 import fcntl
 import os
 import signal
-import sys
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,32 +15,11 @@ from headrace.embedded import EmbeddedOptions, StoreLockedError
 from headrace.streams.config import ConsumerConfig, StreamConfig
 from headrace.streams.options import StreamMessage
 from headrace.streams.session import SessionOptions
+from tests.children import child, line
 from tests.faults.court import Court
 
-STOPPED = str(Path(__file__).with_name("stopped.py"))
-SOURCE = str(Path(__file__).parents[2] / "src")
+STOPPED = Path(__file__).with_name("stopped.py")
 HASTY = EmbeddedOptions(timeout=0.4, reserve_bytes=0)
-
-
-@asynccontextmanager
-async def child(path, what):
-    """A process that is never left stopped."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, STOPPED, str(path), what,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": SOURCE},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        process.stdin.close()
-        await process.wait()
-        await asyncio.sleep(0.05)  # the transport closes its pipes in the turns after
-
-
-async def line(process):
-    return (await asyncio.wait_for(process.stdout.readline(), 20)).decode().split()
 
 
 async def stop(process):
@@ -66,7 +44,7 @@ def test_sigstop_with_leases(tmp_path):
     async def run():
         path = tmp_path / "d"
         await made(path)
-        async with embedded.open(path) as streams, child(path, "lease") as process:
+        async with embedded.open(path) as streams, child(STOPPED, path, "lease") as process:
             for number in range(4):
                 await streams.publish("S", b"%d" % number)
             assert await line(process) == ["holds", "1", "2", "3"]
@@ -97,7 +75,7 @@ def test_sigstop_in_the_write_turn(tmp_path, file):
 
     async def run():
         await made(path)
-        async with child(path, file) as process:
+        async with child(STOPPED, path, file) as process:
             waiting = await embedded.opened(path, options=HASTY)
             acknowledged[(await waiting.publish("S", b"mine")).sequence] = "mine"
             (said, sequence), inside = await line(process), await line(process)
@@ -131,7 +109,7 @@ def test_sigstop_of_who_is_next(tmp_path):
     async def run():
         path = tmp_path / "d"
         await made(path)
-        async with embedded.open(path, options=HASTY) as streams, child(path, "lease") as process:
+        async with embedded.open(path, options=HASTY) as streams, child(STOPPED, path, "lease") as process:
             await streams.publish_many([StreamMessage("S", b"%d" % number) for number in range(3)])
             assert await line(process) == ["holds", "1", "2", "3"]
             lock = os.open(path / "locks" / "consumers.write", os.O_RDWR)

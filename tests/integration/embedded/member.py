@@ -1,7 +1,8 @@
 """One member of a group in a process of its own: `python member.py <directory> <what>`; it speaks in lines on stdout.
 
 what: `share` (pull one by one, ack, until `stop` comes on stdin), `hold` (pull three, settle none, wait to be killed),
-`wait` (one long pull; says what came, or the error). `hold` with `fork` leaves a child behind that outlives it.
+`wait` (one long pull; says what came, or the error, and how it was told). `hold` with `fork` leaves a
+child behind that outlives it.
 """
 
 import asyncio
@@ -59,6 +60,11 @@ async def wait(session):
             await message.double_ack()
 
 
+def how(streams):
+    """Whether another process has told that there is something, or only the poll can have found it."""
+    return "woken" if streams.stats().wakeups else "polled"
+
+
 async def main(path, what):
     async with embedded.open(path) as streams:
         if "deaf" in sys.argv:
@@ -67,6 +73,8 @@ async def main(path, what):
             )
         session = (await streams.consumer("S", "c")).session(SessionOptions())
         await {"share": share, "hold": hold, "wait": wait}[what](session)
+        if what == "wait":
+            say(how(streams))
     say("closed")
 
 

@@ -1,50 +1,26 @@
 """Publishing from several processes: in turn, and with one memory of ids; and a consumer that several keep alive."""
 
 import asyncio
-import os
-import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-import headrace
 from headrace import embedded
 from headrace.streams.config import ConsumerConfig, RetentionPolicy, StreamConfig
 from headrace.streams.errors import ConsumerNotFoundError
 from headrace.streams.session import SessionOptions
 from headrace.testing.virtual import virtual_time
+from tests.children import child, line
 
-PUBLISHER = str(Path(__file__).with_name("publisher.py"))
-SOURCE = str(Path(headrace.__file__).parents[1])
-
-
-@asynccontextmanager
-async def publisher(path, *what):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, PUBLISHER, str(path), *what,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": SOURCE},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        process.stdin.close()
-        await process.wait()
-        # the transport closes its pipes in the turns after
-        await asyncio.sleep(0.05)
-
-
-async def line(process):
-    return (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
+PUBLISHER = Path(__file__).with_name("publisher.py")
 
 
 def test_four_publishers_fair(tmp_path):
     async def run():
         async with embedded.open(tmp_path / "store") as streams, AsyncExitStack() as stack:
             stream = await streams.create_stream(StreamConfig(name="S"))
-            four = [await stack.enter_async_context(publisher(tmp_path / "store", "flat")) for _ in range(4)]
+            four = [await stack.enter_async_context(child(PUBLISHER, tmp_path / "store", "flat")) for _ in range(4)]
             assert [await line(process) for process in four] == [["ready"]] * 4
             for process in four:
                 process.stdin.write(b"go\n")
@@ -68,7 +44,7 @@ def test_dedup_across_processes(tmp_path, retention):
             stream = await streams.create_stream(StreamConfig(name="S", retention=retention))
             consumer = await stream.create_consumer(ConsumerConfig(durable="c"))
             assert (await streams.publish("S", b"x", msg_id="ours")).sequence == 1
-            async with publisher(tmp_path / "store", "ids", "ours", "theirs", "theirs") as process:
+            async with child(PUBLISHER, tmp_path / "store", "ids", "ours", "theirs", "theirs") as process:
                 said = [await line(process) for _ in range(3)]
                 await process.wait()
             assert said == [["1", "True"], ["2", "False"], ["2", "True"]]
@@ -79,7 +55,7 @@ def test_dedup_across_processes(tmp_path, retention):
             assert (await stream.info()).state.messages == (0 if retention is RetentionPolicy.WORKQUEUE else 2)
             ack = await streams.publish("S", b"x", msg_id="theirs")
             assert (ack.sequence, ack.duplicate) == (2, True)
-            async with publisher(tmp_path / "store", "ids", "ours", "new") as process:
+            async with child(PUBLISHER, tmp_path / "store", "ids", "ours", "new") as process:
                 assert [await line(process) for _ in range(2)] == [["1", "True"], ["3", "False"]]
                 await process.wait()
 

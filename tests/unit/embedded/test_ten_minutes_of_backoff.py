@@ -1,7 +1,6 @@
 """Ten minutes of waiting cost nothing on a virtual loop."""
 
 import asyncio
-import time
 
 from headrace.testing.virtual import virtual_time
 from tests.unit.embedded.reading import pull, reader, stream_of
@@ -9,7 +8,6 @@ from tests.unit.embedded.reading import pull, reader, stream_of
 
 @virtual_time
 async def test_ten_minutes():
-    began = time.monotonic()
     async with stream_of(1) as (_, stream):
         loop = asyncio.get_running_loop()
         _, session = await reader(stream, backoff=[60, 240, 300])
@@ -18,4 +16,3 @@ async def test_ten_minutes():
             (message,) = await pull(session, 1, 1000)
             assert message.metadata.num_delivered == delivery
         assert 600 <= loop.time() - start <= 600.15
-    assert time.monotonic() - began < 5
