@@ -167,10 +167,10 @@ class EmbeddedStreams:
         """Change it; ``StreamNotFoundError``."""
         self._store.check_writable()
         config, now = completed(config, in_memory=self._in_memory), self._store.now_ns()
-        await self._room.write(lambda connection: management.update(connection, config, now))
+        record = await self._room.write(lambda connection: management.update(connection, config, now))
         self._room.maintenance.plan_sweep()
         if config.retention is not RetentionPolicy.LIMITS:
-            await self._room.consumers.repair()
+            await self._room.consumers.repair(record.id)
         return await self.stream(config.name)
 
     async def create_or_update_stream(self, config: StreamConfig) -> EmbeddedStream:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import apsw
 
-from headrace.embedded.consumers.retention import leftovers
+from headrace.embedded.consumers.leftovers import leftovers
 from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.store.job import Job
 from headrace.embedded.store.sql import every

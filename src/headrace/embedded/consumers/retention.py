@@ -1,7 +1,7 @@
 """Retention: which messages of interest and workqueue streams no consumer needs any more.
 
 Decided on the consumers thread, inside the transaction of the acks (there the state of every consumer is current);
-deleted afterwards on the streams thread. A crash in between is repaired at open.
+deleted afterwards on the streams thread. A crash in between is repaired at open (leftovers.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headrace.embedded.streams.catalog import config_of, stream_by_id, subject_n
 from headrace.embedded.streams.removal import remove
 from headrace.streams.config import RetentionPolicy
 
-__all__ = ["leftovers", "releases", "remove_settled", "retention_of", "unneeded", "wanted"]
+__all__ = ["releases", "remove_settled", "retention_of", "unneeded", "wanted"]
 
 
 def retention_of(connection: apsw.Connection, stream_id: int) -> RetentionPolicy:
@@ -49,27 +49,6 @@ def unneeded(connection: apsw.Connection, stream_id: int, sequences: Iterable[in
     return gone
 
 
-def leftovers(connection: apsw.Connection, stream_id: int) -> list[int]:
-    """All messages that nobody needs: after a crash between ack and removal, or once a consumer is gone.
-
-    A workqueue keeps what no consumer was ever given; an interest stream does not.
-    """
-    retention = retention_of(connection, stream_id)
-    if retention is RetentionPolicy.LIMITS:
-        return []
-    needs = [_Needs(connection, row) for row in consumers_of(connection, stream_id)]
-    gone: list[int] = []
-    for sequence, subject_id in every(connection, f"SELECT seq, subject FROM msg_{stream_id}"):
-        subject = subject_name(connection, subject_id)
-        if retention is RetentionPolicy.WORKQUEUE:
-            free = any(need.has_settled(sequence, subject) for need in needs)
-        else:
-            free = not any(need.needs(sequence, subject) for need in needs)
-        if free:
-            gone.append(sequence)
-    return gone
-
-
 def remove_settled(connection: apsw.Connection, stream_id: int, sequences: Sequence[int]) -> int:
     """Delete them (on the streams thread); a stream that is gone meanwhile has nothing left to delete.
 
@@ -94,15 +73,6 @@ class _Needs:
     def needs(self, sequence: int, subject: str) -> bool:
         """Whether it waits for it, or has it and has not settled it."""
         return sequence in self._held or (sequence > self._row.delivered_s and self._settings.filter.matches(subject))
-
-    def has_settled(self, sequence: int, subject: str) -> bool:
-        """Whether it was given the message and is done with it."""
-        row = self._row
-        return (
-            row.since < sequence <= row.delivered_s
-            and sequence not in self._held
-            and self._settings.filter.matches(subject)
-        )
 
 
 def _subject_of(connection: apsw.Connection, stream_id: int, sequence: int) -> str | None:

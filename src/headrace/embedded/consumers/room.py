@@ -12,7 +12,6 @@ from headrace.embedded.consumers.consumer import EmbeddedConsumer
 from headrace.embedded.consumers.counts import info_of, sweep
 from headrace.embedded.consumers.expiry import Expiry
 from headrace.embedded.consumers.place import Place
-from headrace.embedded.consumers.retention import leftovers
 from headrace.embedded.consumers.rows import (
     ConsumerRow,
     consumer_by_name,
@@ -83,9 +82,9 @@ class ConsumerRoom:
         await self.repair()
         await self._expiry.start()
 
-    async def repair(self) -> None:
-        """Delete what no consumer of an interest or workqueue stream needs."""
-        await self.shared.repair()
+    async def repair(self, stream_id: int | None = None) -> None:
+        """Delete what no consumer of this (or any) interest or workqueue stream needs."""
+        await self.shared.repair(stream_id)
 
     def unwritten(self) -> int:
         """Acks of this process that are in memory only."""
@@ -147,18 +146,17 @@ class ConsumerRoom:
         """Delete it; its pulls end with ``ConsumerDeletedError``."""
         self.store.check_writable()
 
-        def drop(connection: apsw.Connection) -> tuple[int, int, list[int]]:
+        def drop(connection: apsw.Connection) -> tuple[int, int]:
             record = stream_by_name(connection, stream)
             row = consumer_by_name(connection, record.id, name)
             if row is None:
                 raise _not_found()
             _drop(connection, row.id)
-            return row.id, record.id, leftovers(connection, record.id)
+            return row.id, record.id
 
-        consumer_id, stream_id, gone = await self.store.ask(self.store.consumers, drop)
-        self.shared.remove(stream_id, gone)
+        consumer_id, stream_id = await self.store.ask(self.store.consumers, drop)
         self._dropped(consumer_id, stream, name, "request")
-        await self.shared.removed()
+        await self.repair(stream_id)
         await self._durable()
 
     async def _durable(self) -> None:
@@ -245,11 +243,11 @@ class ConsumerRoom:
         check_supported(config)
         wall, now = self.store.now_ns(), self.store.boot_ns()
 
-        def put(connection: apsw.Connection) -> tuple[ConsumerRow, ConsumerInfo, list[int]]:
+        def put(connection: apsw.Connection) -> tuple[ConsumerRow, ConsumerInfo, bool]:
             record = stream_by_name(connection, stream)
             name = config.effective_name
             row = None if name is None else consumer_by_name(connection, record.id, name)
-            wanted, gone = complete(config), list[int]()
+            wanted, moved = complete(config), False
             if row is None:
                 if not create:
                     raise refused(10149, "consumer does not exist")
@@ -260,17 +258,18 @@ class ConsumerRoom:
                     raise refused(10148, "consumer already exists")
                 check_update(connection, record, old, wanted, row.name)
                 _change(connection, row, wanted, now)
-                gone = leftovers(connection, record.id) if old.filters != wanted.filters else gone
+                moved = old.filters != wanted.filters
             row = consumer_by_name(connection, record.id, str(wanted.name))
             assert row is not None  # noqa: S101  (written above)
             info = info_of(connection, row, wall, 0)
             assert info is not None  # noqa: S101  (its stream was found above)
-            return row, info, gone
+            return row, info, moved
 
-        row, info, gone = await self.store.ask(self.store.consumers, put)
-        self.shared.remove(row.stream, gone)
+        row, info, moved = await self.store.ask(self.store.consumers, put)
         # A publish that runs in an older snapshot would not know this consumer: wait until it has ended.
         await self.store.streams.call(_nothing)
+        if moved:
+            await self.repair(row.stream)
         await self._durable()
         self._expiry.watch(nanoseconds(info.config.inactive_threshold))
         return self._handle(row.id, info)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import apsw
 
 from headrace.embedded.consumers.counts import num_ahead, num_pending, state_of
 from headrace.embedded.consumers.followup import RemoveJob, Syncer
-from headrace.embedded.consumers.retention import leftovers
+from headrace.embedded.consumers.leftovers import leftovers
+from headrace.embedded.consumers.retention import releases, unneeded
 from headrace.embedded.consumers.rows import Filter
 from headrace.embedded.store.sql import one
 from headrace.embedded.store.store import Store
 from headrace.embedded.store.wake import Members
 from headrace.embedded.streams.catalog import streams_all
+from headrace.streams.config import RetentionPolicy
 from headrace.streams.session import PullSession
 
 __all__ = ["Parked", "Shared"]
 
+MOST_LEFTOVERS = 50_000
+MOST_REMOVED = 5_000
 RETRY = 1.0
 """Seconds until what could not be deleted is tried again."""
 
@@ -78,15 +83,24 @@ class Shared:
             if self.members is not None:
                 self.members.leave()
 
-    async def repair(self) -> None:
-        """Delete what no consumer of an interest or workqueue stream needs."""
+    async def repair(self, stream_id: int | None = None) -> None:
+        """Delete what no consumer of this (or any) interest or workqueue stream needs.
 
-        def find(connection: apsw.Connection) -> list[tuple[int, list[int]]]:
-            return [(record.id, leftovers(connection, record.id)) for record in streams_all(connection)]
-
-        for stream_id, sequences in await self.store.consumers.call(find):
-            self.remove(stream_id, sequences)
-        await self.removed()
+        Looked for beside the writers, so that nobody's claims wait; whether each may go is asked again among them, as
+        somebody may have made a consumer meanwhile that wants it.
+        """
+        records = await self.store.reader.call(streams_all)
+        wanted = [record.id for record in records if record.config.retention is not RetentionPolicy.LIMITS]
+        for each in wanted if stream_id is None else {stream_id}.intersection(wanted):
+            after = 0
+            while found := await self.store.reader.call(
+                partial(leftovers, stream_id=each, after=after, most=MOST_LEFTOVERS)
+            ):
+                for place in range(0, len(found), MOST_REMOVED):
+                    sure = partial(_still_unneeded, each, found[place : place + MOST_REMOVED])
+                    self.remove(each, await self.store.consumers.call(sure))
+                    await self.removed()
+                after = found[-1]
 
     def wake(self) -> None:
         """Something may have come: look for every parked pull."""
@@ -149,6 +163,10 @@ class Shared:
 
 def _unwatched(_: int | None) -> None:
     return
+
+
+def _still_unneeded(stream_id: int, sequences: Sequence[int], connection: apsw.Connection) -> list[int]:
+    return unneeded(connection, stream_id, sequences) if releases(connection, stream_id) else []
 
 
 def _nothing(_: apsw.Connection) -> None:
