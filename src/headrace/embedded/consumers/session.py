@@ -36,7 +36,7 @@ class EmbeddedSession:
         self._stopped = False
         self._closed = False
         self._left = options.stop_after
-        place.shared.sessions.add(self)
+        place.shared.sessions[self] = None
 
     async def pull(self, limit: int, wait: float, *, max_bytes: int | None = None) -> list[Msg]:
         """See `PullSession.pull`."""
@@ -226,7 +226,7 @@ class EmbeddedSession:
             return
         self._stopped = self._closed = True
         place = self._place
-        place.shared.sessions.discard(self)
+        place.shared.sessions.pop(self, None)
         if self._request is not None:
             place.expire(self._request)
         self._hand_back()

@@ -47,7 +47,8 @@ class Shared:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.parked: set[Parked] = set()
-        self.sessions: set[PullSession] = set()
+        self.sessions: dict[PullSession, None] = {}
+        """In the order in which they were opened: so they hand back at the end."""
         self.on_parked: Callable[[int | None], None] = _unwatched
         """Called when a pull is parked, with its consumer's inactive threshold: expiry sets it."""
         self.closing = False
