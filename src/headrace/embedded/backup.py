@@ -213,9 +213,14 @@ def _unpack(source: BinaryIO, aside: Path, file: Path) -> BackupReport:
 
 
 def _renew(aside: Path) -> None:
-    """A restored store is another store: it gets an id of its own, and works with a log again."""
+    """A restored store is another store: it gets an id of its own, and works with a log again.
+
+    Its deadlines count as those of another boot: it may have come from another machine.
+    """
     for name in NAMES:
         with closing(apsw.Connection(str(aside / name))) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             if name == STREAMS_FILE:
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'uuid'", (uuid.uuid4().hex,))
+            else:
+                connection.execute("UPDATE moment SET boot = 'restored'")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import apsw
 
 from headrace.embedded.consumers.leftovers import leftovers
+from headrace.embedded.consumers.reboot import note
 from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.store.job import Job
 from headrace.embedded.store.sql import every
@@ -93,8 +94,9 @@ class ExpiryJob(Job):
         self.delay: int | None = None
 
     def run(self, connection: apsw.Connection) -> None:
-        """Delete idle consumers; note when the next may be due."""
+        """Delete idle consumers; find out when the next may be due."""
         now = self._shared.store.boot_ns()
+        note(connection, self._shared.store.now_ns(), now)
         rows = every(
             connection,
             "SELECT consumer.id, consumer.stream, stream.name, consumer.name, consumer.active, consumer.inactive "

@@ -12,6 +12,7 @@ from headrace.embedded.consumers.consumer import EmbeddedConsumer
 from headrace.embedded.consumers.counts import info_of, sweep
 from headrace.embedded.consumers.expiry import Expiry
 from headrace.embedded.consumers.place import Place
+from headrace.embedded.consumers.reboot import go_on
 from headrace.embedded.consumers.rows import (
     ConsumerRow,
     consumer_by_name,
@@ -75,6 +76,7 @@ class ConsumerRoom:
         """Join the other processes, repair what a crash left, watch for idle consumers."""
         if self.store.options.read_only:
             return
+        await self.store.consumers.call(lambda connection: go_on(connection, self.store.now_ns(), self.store.boot_ns()))
         await self.shared.join()
         if self.store.alone:
             before = self.store.began_ns

@@ -57,6 +57,8 @@ CREATE TABLE pending(
     queue INTEGER, owner INTEGER, PRIMARY KEY(consumer, seq)) WITHOUT ROWID;
 CREATE INDEX pending_due ON pending(consumer, due, queue);
 CREATE TABLE mark(stream INTEGER PRIMARY KEY, sequence INTEGER NOT NULL);
+CREATE TABLE moment(
+    id INTEGER PRIMARY KEY CHECK(id = 1), boot TEXT NOT NULL, wall INTEGER NOT NULL, clock INTEGER NOT NULL);
 """
 
 
