@@ -9,7 +9,8 @@ from headrace import embedded
 from headrace.core.errors import UsageError
 from headrace.streams.config import StreamConfig
 from headrace.streams.session import SessionOptions
-from tests.integration.embedded.test_several_processes import line, member, publish, store
+from tests.children import child, line
+from tests.integration.embedded.test_several_processes import MEMBER, publish, store
 
 
 def test_fork(tmp_path):
@@ -19,10 +20,10 @@ def test_fork(tmp_path):
             await streams.publish("S", b"before")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                child = os.fork()
-            if child == 0:
+                forked = os.fork()
+            if forked == 0:
                 os._exit(in_child(streams))
-            _, status = os.waitpid(child, 0)
+            _, status = os.waitpid(forked, 0)
             assert os.waitstatus_to_exitcode(status) == 0
             assert (await streams.publish("S", b"after")).sequence == 2
 
@@ -48,9 +49,9 @@ def test_a_child_does_not_keep_a_killed_member_alive(tmp_path):
     async def run():
         async with store(tmp_path / "d", ack_wait=600) as (streams, stream):
             await publish(streams, 4)
-            async with member(tmp_path / "d", "hold", "fork") as holder:
+            async with child(MEMBER, tmp_path / "d", "hold", "fork") as holder:
                 assert await line(holder) == ["holds", "1", "2", "3"]
-                child = int((await line(holder))[1])
+                orphan = int((await line(holder))[1])
                 try:
                     await asyncio.sleep(0.3)
                     holder.kill()
@@ -58,6 +59,6 @@ def test_a_child_does_not_keep_a_killed_member_alive(tmp_path):
                     session = (await stream.consumer("c")).session(SessionOptions())
                     assert [each.metadata.sequence.stream for each in await session.pull(4, 1)] == [1, 2, 3, 4]
                 finally:
-                    os.kill(child, signal.SIGKILL)
+                    os.kill(orphan, signal.SIGKILL)
 
     asyncio.run(run())
