@@ -40,6 +40,8 @@ class Pending:
     due: float
     nacked: bool = False
     later: bool = False
+    left: bool = False
+    """Its holder closed cleanly, and left it to its lease."""
 
 
 @dataclass
@@ -190,7 +192,7 @@ class Model:
             consumer.delivered = (count, sequence)
         consumer.delivered = (count, consumer.delivered[1])
         one.deliveries += 1
-        one.due, one.nacked = self.now + consumer.ack_wait, False
+        one.due, one.nacked, one.left = self.now + consumer.ack_wait, False, False
         assert deliveries == one.deliveries, f"{sequence} was delivered {deliveries} times, not {one.deliveries}"
 
     def ack(self, name, sequence):
@@ -208,12 +210,19 @@ class Model:
 
     def in_progress(self, name, sequence):
         one = self.consumers[name].pending.get(sequence)
-        if one is not None:
+        if one is not None and one.due > self.now + 1e-6:  # what ran out is due, whoever had it
             one.due = self.now + self.consumers[name].ack_wait
 
     def crash(self):
         """Whoever held something is dead: it falls due at once, but for what waits for a nak."""
-        for consumer in self.consumers.values():
-            for one in consumer.pending.values():
-                if not one.nacked:
-                    one.due = self.now
+        for one in self._held():
+            one.due = self.now
+
+    def close(self):
+        """Whoever holds something leaves it to its lease."""
+        for one in self._held():
+            one.left = True
+
+    def _held(self):
+        every = [one for consumer in self.consumers.values() for one in consumer.pending.values()]
+        return [one for one in every if not one.nacked and not one.left]

@@ -253,7 +253,10 @@ class Machine(RuleBasedStateMachine):
         """Killed: what was written is there (a copy of the files, taken under way). Closed: the same, in order."""
         self.run(self._reopen(clean))
         self.model.pass_time(self.runner.get_loop().time())
-        self.model.crash()
+        if clean:
+            self.model.close()
+        else:
+            self.model.crash()
         self.held.clear()
 
     async def _reopen(self, clean):
