@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,7 @@ POLL = 0.25
 LOOK_EVERY_NS = 20_000_000
 LOCK, SOCKET = ".lock", ".sock"
 _FD = Path("/proc/self/fd")
+_MEMBER = re.compile(r"([0-9a-f]{16})\.lock")
 
 
 class Members:
@@ -146,7 +148,9 @@ class Members:
                 self._wake()
 
     def _others(self) -> list[str]:
-        return [name.removesuffix(LOCK) for name in os.listdir(self._directory) if name.endswith(LOCK)]  # noqa: PTH208  (a descriptor)
+        """Names of members; a file of any other name is not ours."""
+        names = os.listdir(self._directory)  # noqa: PTH208  (a descriptor)
+        return [found[1] for found in map(_MEMBER.fullmatch, names) if found is not None]
 
     def _dead(self) -> list[str]:
         return [name for name in self._peers if self._is_dead(name)]
