@@ -225,14 +225,19 @@ async def test_cancelled_at_every_await_on_the_embedded_engine(again):
     for place in range(0, 80, 2):
         async with connect(":memory:") as broker:
             await fill(broker, 5, key="k")
-            acked, seen = [], RecordingHandler()
+            acked, seen, begun = [], RecordingHandler(), asyncio.Event()
 
-            async def handler(delivery: Delivery, acked=acked) -> None:
+            async def handler(delivery: Delivery, acked=acked, begun=begun) -> None:
+                begun.set()
                 await steps(2)
                 acked.append(delivery.message.body)
 
             running = asyncio.create_task(Worker(broker, "orders", handler, group="g").run())
-            await steps(place)
+            if (
+                place >= 40
+            ):  # turns of the loop say nothing of how far the threads are: from here on since the first run
+                await begun.wait()
+            await steps(place % 40)
             running.cancel()
             if again is not None:
                 await steps(again)
