@@ -15,7 +15,7 @@ from headrace.streams.config import ConsumerConfig, StreamConfig
 from headrace.streams.session import SessionOptions
 from tests.faults.disk import disk
 
-HASTY = EmbeddedOptions(reserve_bytes=0, timeout=0.2)
+HASTY = EmbeddedOptions(reserve_bytes=0, timeout=1)
 
 
 def test_wake_deleted(tmp_path):

@@ -16,7 +16,7 @@ from headrace.embedded.errors import StoreLockedError
 from headrace.streams.config import ConsumerConfig, RetentionPolicy, StreamConfig
 from headrace.streams.session import SessionOptions
 
-IMPATIENT = EmbeddedOptions(timeout=0.2)
+IMPATIENT = EmbeddedOptions(timeout=1)
 JOBS = StreamConfig(name="J", subjects=["j"], retention=RetentionPolicy.WORKQUEUE)
 
 
@@ -86,7 +86,7 @@ async def test_what_was_acked_is_deleted_once_that_works_again(tmp_path):
         with turn_of(tmp_path / "d", "streams"):
             for msg in await session.pull(4, 1):
                 await msg.double_ack()
-            for _ in range(10):  # longer than its patience: the removal is refused
+            for _ in range(30):  # longer than its patience: the removal is refused
                 await asyncio.sleep(0.05)
 
         async def empty():
@@ -146,7 +146,7 @@ async def test_a_worker_outlives_a_neighbour_that_is_stopped(tmp_path):
         async with Worker(broker, "t", handle, group="g"):
             with turn_of(tmp_path / "d", "consumers"):
                 await broker.publish(Message(topic="t", body=b"meanwhile"))
-                for _ in range(20):  # several times its patience
+                for _ in range(50):  # several times its patience
                     await asyncio.sleep(0.05)
 
             async def handled():
