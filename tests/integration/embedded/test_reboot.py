@@ -1,12 +1,14 @@
 """Deadlines stand in the boot clock; after a reboot what was left of them by the wall clock is left (3.7.3)."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
+import apsw
 import pytest
 
 from headrace import embedded
 from headrace.core.clock import current_clock
+from headrace.embedded import CorruptedError
 from headrace.embedded.consumers import reboot
 from headrace.streams.config import ConsumerConfig, StreamConfig
 from headrace.streams.errors import ConsumerNotFoundError
@@ -160,3 +162,13 @@ async def test_a_backup_is_restored_on_another_machine(tmp_path):
         assert await came(session, 1) == [1]
         assert await came(session, 490) == []
         assert await came(session, 11) == [2]
+
+
+@virtual_time
+async def test_a_moment_that_makes_no_sense_is_named(tmp_path):
+    async with embedded.open(tmp_path / "d"):
+        pass
+    with closing(apsw.Connection(str(tmp_path / "d" / "consumers.db"))) as connection:
+        connection.execute("UPDATE moment SET wall = 'yesterday'")
+    with pytest.raises(CorruptedError, match=r"consumers\.db.*moment"):
+        await embedded.opened(tmp_path / "d")

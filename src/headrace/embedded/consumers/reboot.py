@@ -12,6 +12,8 @@ from typing import Any
 import apsw
 
 from headrace.embedded.consumers.rows import EXHAUSTED, settings_of
+from headrace.embedded.errors import CorruptedError
+from headrace.embedded.store.files import CONSUMERS_FILE
 from headrace.embedded.store.sql import every, one
 
 __all__ = ["go_on", "note"]
@@ -37,6 +39,8 @@ def go_on(connection: apsw.Connection, wall: int, now: int) -> None:
     """At open, before anything is claimed. Whichever process comes first after a reboot does it for all."""
     boot = _boot_id()
     found = one(connection, "SELECT boot, wall, clock FROM moment")
+    if found is not None and [type(each) for each in found] != [str, int, int]:
+        raise CorruptedError("the moment that deadlines count from makes no sense", file=CONSUMERS_FILE)
     if found is not None and found[0] == boot and found[2] <= now:
         note(connection, wall, now)
         return
