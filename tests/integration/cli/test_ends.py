@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -168,12 +169,18 @@ def on_a_terminal(*arguments, answer=b"", interrupt=None, **environment):
     try:
         if answer:
             os.write(controller, answer)
-        shown = b""
-        while chunk := read(controller):
-            shown += chunk
-            if interrupt is not None and interrupt in shown:
+        shown, interrupted = b"", False
+        while True:
+            # Python misses a signal that comes right before it waits for a line: one presses Ctrl-C again
+            if interrupted and not select.select([controller], [], [], 3)[0]:
                 running.send_signal(signal.SIGINT)
-                interrupt = None
+                continue
+            if not (chunk := read(controller)):
+                break
+            shown += chunk
+            if interrupt is not None and interrupt in shown and not interrupted:
+                running.send_signal(signal.SIGINT)
+                interrupted = True
         return shown.decode(), running.wait(DEADLINE)
     finally:
         os.close(controller)

@@ -273,8 +273,10 @@ class DatabaseThread:
             self.syncs.add(self._clock.monotonic() - started)
 
     def _run_jobs(self, group: list[tuple[Job, BaseException | None]]) -> None:
-        weight = 0
-        while self._jobs and len(group) < MAX_JOBS and (not group or weight + self._jobs[0].weight <= MAX_WEIGHT):
+        # Those that wait now: who comes later may build on what was committed to the other file since, and this
+        # transaction may see that file as it was before.
+        weight, waiting = 0, min(len(self._jobs), MAX_JOBS)
+        while len(group) < waiting and (not group or weight + self._jobs[0].weight <= MAX_WEIGHT):
             job = self._jobs.popleft()
             weight += job.weight
             if not job.isolated:
