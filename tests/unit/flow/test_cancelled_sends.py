@@ -9,13 +9,9 @@ from headrace.connect import connect
 from headrace.flow import Topic
 from headrace.flow.middleware import Base64Encode, Compress
 from headrace.testing.virtual import virtual_time
+from tests.unit.flow.tools import steps
 
 PLACES = 24
-
-
-async def steps(count):
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def is_alone():

@@ -15,10 +15,7 @@ from headrace.testing.idle import run_until_idle
 from headrace.testing.recording import RecordingHandler
 from headrace.testing.virtual import virtual_time
 from tests.unit.flow.scripted import ScriptedBroker
-
-
-def now():
-    return asyncio.get_running_loop().time()
+from tests.unit.flow.tools import now, steps
 
 
 async def fill(broker, count, key=None):
@@ -179,11 +176,6 @@ async def test_a_late_shutdown_does_not_wait_for_the_engine(where):
     with pytest.raises(TimeoutError):
         await running
     assert now() <= 1 + 2 + 5.5
-
-
-async def steps(count):
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("again", [None, 0, 1, 3])

@@ -17,26 +17,12 @@ from headrace.core.errors import (
     UnsupportedError,
     UsageError,
 )
-from headrace.flow import BLOCK, DROP, DeadLetter, Ordering, RetryPolicy, Topic, Worker
+from headrace.flow import BLOCK, DROP, DeadLetter, Ordering, RetryPolicy, Worker
 from headrace.testing.idle import run_until_idle
 from headrace.testing.recording import RecordingHandler
 from headrace.testing.virtual import virtual_time
 from tests.unit.flow.scripted import ScriptedBroker
-
-NO_JITTER = RetryPolicy(jitter=0)
-
-
-async def fill(broker, *bodies, topic="orders", key=None):
-    for body in bodies:
-        await Topic(broker, topic).send(body, key=key(body) if callable(key) else key)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def nothing(delivery: Delivery) -> None:
-    pass
+from tests.unit.flow.tools import fill, nothing, now
 
 
 @virtual_time
