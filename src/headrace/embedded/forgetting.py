@@ -32,7 +32,7 @@ class Forgetting:
 
     async def start(self) -> None:
         """Look after what was remembered before."""
-        self._again(await self._store.streams.call(half_window))
+        self._again(await self._store.reader.call(half_window))
 
     def due(self, when: int) -> None:
         """Ids were stored that may be forgotten at `when` (nanoseconds UTC)."""
@@ -59,9 +59,9 @@ class Forgetting:
         pause: float | None = LEAST_PAUSE
         try:
             with suppress(HeadraceError):  # a full disk or a closing store: the next round, or the next opening
-                for record in await self._store.streams.call(streams_all):
+                for record in await self._store.reader.call(streams_all):
                     await self._forget(record)
-                pause = await self._store.streams.call(half_window)
+                pause = await self._store.reader.call(half_window)
         finally:
             self._round = None
         self._again(pause)

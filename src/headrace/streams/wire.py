@@ -25,6 +25,8 @@ _OURS = frozenset({"headrace-id", "headrace-key", "headrace-time", "headrace-pac
 _ID_START = f"{MSG_ID}: ".encode()
 _KEY_START = f"{KEY}: ".encode()
 _TIME_START = f"{TIME}: ".encode()
+_KEYLESS = _ID_START + b"%b\r\n" + _TIME_START + b"%d\r\n"
+_KEYED = _ID_START + b"%b\r\n" + _KEY_START + b"%b\r\n" + _TIME_START + b"%d\r\n"
 _ID_AT = len(_ID_START)
 _KEY_AT = len(_KEY_START)
 _TIME_AT = len(_TIME_START)
@@ -44,13 +46,11 @@ def msg_id_of(message_id: str, topic: str) -> str:
 def encode(message: Message) -> StreamMessage:
     """What to publish. ``ConfigError`` for a header whose name belongs to the engine or to this wire."""
     topic, key = message.topic, message.key
-    msg_id = f"{message.id}@{topic}"
+    msg_id = f"{message.id}@{topic}"  # msg_id_of(), written out
     if key is None:
-        block = b"Nats-Msg-Id: %b\r\nHeadrace-Time: %d\r\n" % (msg_id.encode(), message.time_ns)
+        block = _KEYLESS % (msg_id.encode(), message.time_ns)
     else:
-        plain = key if key.isalnum() else _escaped(key)
-        times = (msg_id.encode(), plain, message.time_ns)
-        block = b"Nats-Msg-Id: %b\r\nHeadrace-Key: %b\r\nHeadrace-Time: %d\r\n" % times
+        block = _KEYED % (msg_id.encode(), key if key.isalnum() else _escaped(key), message.time_ns)
     if message.headers is not NO_HEADERS:
         block += _user_block(message.headers)
     return StreamMessage(topic, message.body, WireBlock(block), msg_id, key)

@@ -7,16 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 
-import apsw
-
 from headrace.core.delivery import Ack, Nak, Outcome, Reject, Release
-from headrace.core.errors import BrokerError
 from headrace.embedded.advisories import MaxDeliveriesReached, MessageNaked, MessageTerminated
 from headrace.embedded.consumers.jobs import ClaimJob, FlushJob
 from headrace.embedded.consumers.leases import MOVED, SETTLED, Claim, Move, Payload
 from headrace.embedded.consumers.request import Request
 from headrace.embedded.consumers.rows import EXHAUSTED, settings_of
-from headrace.embedded.consumers.shared import Shared
+from headrace.embedded.consumers.shared import RETRY, Shared
 from headrace.embedded.errors import translated
 from headrace.streams.errors import ConsumerDeletedError, StreamNotFoundError
 from headrace.streams.msg import time_of_ns
@@ -24,7 +21,6 @@ from headrace.streams.msg import time_of_ns
 __all__ = ["Place"]
 
 MOST_STUCK = 1_000_000
-RETRY = 1.0
 
 
 class Place:
@@ -339,10 +335,7 @@ class Place:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(waiter)
         self.soon()
-        try:
-            await waiter
-        except apsw.Error as error:
-            raise BrokerError(str(error)) from error
+        await waiter
 
     def _time(self) -> datetime:
         return time_of_ns(self.shared.store.now_ns())

@@ -22,12 +22,12 @@ from headrace.embedded.streams.catalog import streams_all
 from headrace.streams.config import RetentionPolicy
 from headrace.streams.session import PullSession
 
-__all__ = ["Parked", "Shared"]
+__all__ = ["RETRY", "Parked", "Shared"]
 
 MOST_LEFTOVERS = 50_000
 MOST_REMOVED = 5_000
 RETRY = 1.0
-"""Seconds until what could not be deleted is tried again."""
+"""Seconds until what could not be written is tried again."""
 
 
 class Parked(Protocol):
