@@ -73,7 +73,7 @@ class NatsServer:
         self._told = port is not None  # others know the port: it is not changed any more
         self._config = config
         self._jetstream = jetstream
-        self._args = tuple(args)
+        self.args = tuple(args)
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._seen = 0  # bytes of the log that earlier runs wrote
@@ -179,7 +179,7 @@ class NatsServer:
         with self.log.open("ab") as log:
             self._seen = log.tell()
             self._process = subprocess.Popen(
-                [find_nats_server(), *arguments, *self._args],
+                [find_nats_server(), *arguments, *self.args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
