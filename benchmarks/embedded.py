@@ -172,11 +172,11 @@ async def nats(table, folder, count, rates):
         return
     for always in (True, False):
         manner = "always" if always else "default"
-        with peers.nats_server(folder, always=always) as url:
+        with peers.nats_server(folder, always=always) as server:
             small = count // 10 if always else count
-            rate = await peers.nats_publish(url, small, TASKS)
+            rate = await peers.nats_publish(server.url, small, TASKS)
             table.peer(f"  nats-server {manner}, publish", rate, f"headrace: {rates['publish'] / rate:.1f}x")
-            rate = await peers.nats_consume(url, small)
+            rate = await peers.nats_consume(server.url, small)
             table.peer(f"  nats-server {manner}, consume", rate, f"headrace: {rates['consume'] / rate:.1f}x")
 
 

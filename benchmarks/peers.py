@@ -1,48 +1,20 @@
 """The peers of the embedded engine, each asked the same: publish so many, take and acknowledge so many."""
 
 import asyncio
-import contextlib
-import shutil
-import socket
-import subprocess
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from headrace.testing.nats import NatsServer
+
 BODY = b"x" * 100
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-@contextlib.contextmanager
 def nats_server(folder, *, always):
     """A server from its wheel; `always`: it syncs before it answers, as headrace does."""
-    port, program = (
-        free_port(),
-        shutil.which("nats-server") or str(Path(shutil.sys.executable).with_name("nats-server")),
-    )
     store = Path(tempfile.mkdtemp(dir=folder, prefix="nats-"))
-    sync = "sync_interval: always" if always else ""
-    (store / "conf").write_text(f'port: {port}\nhost: "127.0.0.1"\njetstream {{ store_dir: "{store}", {sync} }}\n')
-    process = subprocess.Popen([program, "-c", str(store / "conf")], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
-                break
-            if time.monotonic() > deadline:
-                raise RuntimeError("nats-server does not start")
-            time.sleep(0.02)
-        yield f"nats://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(store)
+    return NatsServer(store, config="jetstream { sync_interval: always }" if always else "")
 
 
 async def nats_publish(url, count, tasks):
