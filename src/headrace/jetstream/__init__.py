@@ -1,0 +1,1 @@
+"""Streams on a NATS server: the stream model over the wire client."""
