@@ -10,6 +10,8 @@ from pathlib import Path
 from types import CoroutineType, TracebackType
 from typing import Any, Self
 
+import apsw
+
 from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock, current_clock
 from headrace.core.errors import HeadraceError, PublishError, UnsupportedError
@@ -18,6 +20,7 @@ from headrace.embedded.advisories import Advisory, Reopened, SyncFailed, guarded
 from headrace.embedded.backup import BackupReport, take
 from headrace.embedded.consumers.room import drop_stream
 from headrace.embedded.consumers.rows import forget_filters
+from headrace.embedded.consumers.rules import check_consumers
 from headrace.embedded.errors import raise_translated
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.publishing.jobs import Pending
@@ -26,7 +29,7 @@ from headrace.embedded.stats import EngineStats, stats_of
 from headrace.embedded.store.store import Store
 from headrace.embedded.stream import EmbeddedStream
 from headrace.embedded.streams import management
-from headrace.embedded.streams.catalog import forget_names, no_such_stream, stream_by_name, streams_all
+from headrace.embedded.streams.catalog import StreamRecord, forget_names, no_such_stream, stream_by_name, streams_all
 from headrace.embedded.streams.configs import completed
 from headrace.embedded.streams.state import messages_of_all, stream_info
 from headrace.embedded.verify import VerifyReport, examine
@@ -167,7 +170,13 @@ class EmbeddedStreams:
         """Change it; ``StreamNotFoundError``."""
         self._store.check_writable()
         config, now = completed(config, in_memory=self._in_memory), self._store.now_ns()
-        record = await self._room.write(lambda connection: management.update(connection, config, now))
+
+        def change(connection: apsw.Connection) -> StreamRecord:
+            record = management.update(connection, config, now)
+            check_consumers(connection, record)
+            return record
+
+        record = await self._room.write(change)
         self._room.maintenance.plan_sweep()
         if config.retention is not RetentionPolicy.LIMITS:
             await self._room.consumers.repair(record.id)

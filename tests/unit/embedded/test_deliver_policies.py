@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from headrace.core.errors import UnsupportedError
-from headrace.streams.config import ConsumerConfig, DeliverPolicy, PurgeOptions, ReplayPolicy
+from headrace.streams.config import ConsumerConfig, DeliverPolicy, PurgeOptions
 from headrace.streams.errors import ConsumerConfigError
 from headrace.streams.msg import time_of_ns
 from headrace.testing.virtual import virtual_time
@@ -94,14 +93,6 @@ async def test_filters():
         consumer, session = await reader(stream, durable="none", filter_subject="elsewhere")
         assert await pull(session) == []
         assert (await consumer.info()).num_pending == 0
-
-
-@virtual_time
-async def test_what_is_not_built_is_said():
-    async with stream_of() as (_, stream):
-        for config in ({"replay_policy": ReplayPolicy.ORIGINAL}, {"max_request_batch": 5}, {"replicas": 3}):
-            with pytest.raises(UnsupportedError):
-                await stream.create_consumer(ConsumerConfig(durable="x", **config))
 
 
 @virtual_time

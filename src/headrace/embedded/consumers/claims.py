@@ -9,12 +9,14 @@ from zlib import crc32
 
 import apsw
 
+from headrace.embedded.consumers import replay
 from headrace.embedded.consumers.counts import outstanding, sweep
 from headrace.embedded.consumers.leases import Claim
-from headrace.embedded.consumers.request import Request
+from headrace.embedded.consumers.request import Request, refusal
 from headrace.embedded.consumers.rows import (
     EXHAUSTED,
     ConsumerRow,
+    RequestLimits,
     Settings,
     consumer_by_id,
     leases_of,
@@ -75,17 +77,34 @@ class Claimer:
         self._check = check
         self._table = f"msg_{row.stream}"
         self._body = "length(data)" if self.settings.headers_only else "data"
+        self._most = replay.MOST_AT_ONCE if self.settings.original else MOST_ROWS
         self._chosen: Sequence[int] = row.chosen
         self._before = (row.delivered_c, row.scanned, row.floor_c)
+        self._not_before: int | None = None
+        """It is paused until then."""
+        self._later = EXHAUSTED
+        """When the next message of a replay comes."""
 
     def serve(self, requests: Sequence[Request]) -> None:
         """First come, first served; what is left over stays empty."""
+        if self.settings.request_limits is not None:
+            requests = self._allowed(self.settings.request_limits, requests)
+        paused = self.settings.paused_until - self._wall
+        if paused > 0:
+            self._not_before = self._now + paused
+            return
         harvest(self._connection, self.row.id, self._now)
         for request in requests:
             try:
                 request.found = self._take(request)
             except MaxBytesExceededError as error:
                 request.error = error
+
+    def _allowed(self, limits: RequestLimits, requests: Sequence[Request]) -> list[Request]:
+        for request in requests:
+            if not request.checked:
+                request.checked, request.error = True, refusal(limits, request)
+        return [request for request in requests if request.error is None]
 
     def finish(self) -> None:
         """Write the position."""
@@ -99,12 +118,15 @@ class Claimer:
 
     def next_due(self) -> int | None:
         """When the next message of this consumer falls due."""
+        if self._not_before is not None:
+            return self._not_before
         found = one(
             self._connection,
             "SELECT min((SELECT coalesce(min(deadline), :never) FROM lease WHERE consumer = :id), "
             "(SELECT coalesce(min(due), :never) FROM pending WHERE consumer = :id))",
             {"id": self.row.id, "never": EXHAUSTED},
         )[0]
+        found = min(found, self._later) if self._later > self._now else found
         return None if found >= EXHAUSTED else int(found)
 
     def _take(self, request: Request) -> list[Msg]:
@@ -174,11 +196,15 @@ class Claimer:
 
     def _fresh(self, request: Request, limit: int, room: int | None, found: list[Msg]) -> None:
         row, settings = self.row, self.settings
-        rows = self._new_rows(min(limit, MOST_ROWS if room is None else MOST_ROWS_BY_SIZE))
+        rows = self._new_rows(min(limit, self._most if room is None else MOST_ROWS_BY_SIZE))
+        if settings.original and rows:
+            rows = self._in_rhythm(rows)
         if room is not None:
             rows = self._cut(rows, room, request, found)
         if not rows:
             return
+        if settings.original:
+            replay.note(self._connection, row.id, rows[-1][1], self._now, self.last_seq)
         deadline = self._now + settings.wait_ns(1)
         claim = Claim(settings, request.session, EXHAUSTED if settings.ack_none else deadline)
         claim.lo, hi, count = rows[0][0], rows[-1][0], len(rows)
@@ -337,6 +363,12 @@ class Claimer:
                     self._refuse_if_first(request, found)
                 return rows[:place]
         return rows
+
+    def _in_rhythm(self, rows: list[Any]) -> list[Any]:
+        count, self._later = replay.due_now(self._connection, self.row.id, rows, self._now)
+        if count < len(rows):
+            self.row.scanned = min(self.row.scanned, rows[count][0] - 1)
+        return rows[:count]
 
     def _refuse_if_first(self, request: Request, found: list[Msg]) -> None:
         if not found:

@@ -8,20 +8,25 @@ from datetime import datetime
 from headrace.core.errors import UnsupportedError
 from headrace.embedded.consumers.place import Place
 from headrace.embedded.consumers.session import EmbeddedSession
+from headrace.embedded.streams.read import ns_of
 from headrace.streams.consumer import Consumer
 from headrace.streams.info import ConsumerInfo
 from headrace.streams.session import PullSession, SessionOptions
 
 __all__ = ["EmbeddedConsumer"]
 
+_Look = Callable[[str, str], Awaitable[ConsumerInfo]]
+_Pause = Callable[[str, str, datetime | None], Awaitable[ConsumerInfo]]
+
 
 class EmbeddedConsumer(Consumer):
     """A consumer of the embedded engine, shared by all processes of the directory."""
 
-    def __init__(self, place: Place, info: ConsumerInfo, look: Callable[[str, str], Awaitable[ConsumerInfo]]) -> None:
+    def __init__(self, place: Place, info: ConsumerInfo, look: _Look, pause: _Pause) -> None:
         self._place = place
         self._info = info
         self._look = look
+        self._pause = pause
 
     @property
     def name(self) -> str:
@@ -53,9 +58,10 @@ class EmbeddedConsumer(Consumer):
         return EmbeddedSession(self._place, options)
 
     async def pause(self, until: datetime) -> None:
-        """Not built yet: ``UnsupportedError``."""
-        raise UnsupportedError("pause")
+        """See `Consumer.pause`. For all processes; a time that has passed pauses nothing. ``ConsumerNotFoundError``."""
+        ns_of(until, "until")
+        self._info = await self._pause(self.stream, self.name, until)
 
     async def resume(self) -> None:
-        """Not built yet: ``UnsupportedError``."""
-        raise UnsupportedError("resume")
+        """See `Consumer.resume`. ``ConsumerNotFoundError``."""
+        self._info = await self._pause(self.stream, self.name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 import apsw
@@ -170,6 +171,7 @@ def info_of(connection: apsw.Connection, row: ConsumerRow, wall: int, waiting: i
     if state is None:
         return None
     settings: Settings = settings_of(row.config)
+    left = settings.paused_until - wall
     redelivered = "SELECT count(*) FROM pending WHERE consumer = ? AND deliveries > 1"
     return ConsumerInfo(
         stream=state.name,
@@ -182,6 +184,8 @@ def info_of(connection: apsw.Connection, row: ConsumerRow, wall: int, waiting: i
         num_redelivered=_count(connection, redelivered, (row.id,)),
         num_waiting=waiting,
         num_pending=pending_of(connection, state, row, wall),
+        paused=left > 0,
+        pause_remaining=timedelta(microseconds=left // 1_000) if left > 0 else None,
     )
 
 

@@ -9,6 +9,7 @@ import apsw
 
 from headrace.embedded.consumers.leftovers import leftovers
 from headrace.embedded.consumers.reboot import note
+from headrace.embedded.consumers.rows import drop
 from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.store.job import Job
 from headrace.embedded.store.sql import every
@@ -111,8 +112,7 @@ class ExpiryJob(Job):
             if left > 0:
                 self.delay = left if self.delay is None else min(self.delay, left)
                 continue
-            for table, key in (("lease", "consumer"), ("pending", "consumer"), ("consumer", "id")):
-                connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (consumer_id,))
+            drop(connection, consumer_id)
             self.found.append((consumer_id, stream_id, stream, name, leftovers(connection, stream_id)))
 
     def done(self) -> None:

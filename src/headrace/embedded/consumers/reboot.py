@@ -32,6 +32,7 @@ UPDATE pending SET due = min(due + :shift, :now + CASE WHEN queue IS NULL
     ELSE max(due - :clock, 0) END)
 WHERE consumer = :id AND due < {EXHAUSTED}
 """
+_REPLAY = "UPDATE replay SET at = min(at + :shift, :now) WHERE consumer = :id"
 _ACTIVE = "UPDATE consumer SET active = min(active + :shift, :now) WHERE id = :id"
 
 
@@ -63,7 +64,7 @@ def _shift(connection: apsw.Connection, passed: int, clock: int, now: int) -> No
             "id": consumer_id, "shift": shift, "now": now, "clock": clock,
             "first": waits[0], "last": len(waits), "waits": str(list(waits)),
         }  # fmt: skip
-        for statement in (_LEASES, _PENDING, _ACTIVE):
+        for statement in (_LEASES, _PENDING, _REPLAY, _ACTIVE):
             connection.execute(statement, bound)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
 
 import apsw
 
-from headrace.core.errors import UnsupportedError
 from headrace.embedded.advisories import ConsumerDeleted
 from headrace.embedded.consumers.consumer import EmbeddedConsumer
 from headrace.embedded.consumers.counts import info_of, sweep
@@ -17,11 +18,20 @@ from headrace.embedded.consumers.rows import (
     ConsumerRow,
     consumer_by_name,
     consumers_of,
+    drop,
     nanoseconds,
     settings_of,
     text_of,
 )
-from headrace.embedded.consumers.rules import check_new, check_supported, check_update, complete, refused, same
+from headrace.embedded.consumers.rules import (
+    check_new,
+    check_supported,
+    check_update,
+    complete,
+    going_on,
+    refused,
+    same,
+)
 from headrace.embedded.consumers.shared import Shared
 from headrace.embedded.consumers.starts import start_of
 from headrace.embedded.store.checkpoints import sync_log
@@ -29,7 +39,7 @@ from headrace.embedded.store.files import CONSUMERS_FILE
 from headrace.embedded.store.sql import every
 from headrace.embedded.store.store import Store
 from headrace.embedded.streams.catalog import stream_by_name
-from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig, ReplayPolicy
+from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig
 from headrace.streams.consumer import Consumer
 from headrace.streams.errors import ConsumerDeletedError, error_for
 from headrace.streams.info import ConsumerInfo
@@ -48,19 +58,14 @@ _INSERT = (
 def drop_stream(connection: apsw.Connection, stream_id: int) -> None:
     """Delete all consumers of a stream."""
     for row in consumers_of(connection, stream_id):
-        _drop(connection, row.id)
+        drop(connection, row.id)
 
 
 def _drop_those_in_memory(connection: apsw.Connection, before: int) -> None:
     """Consumers with ``memory_storage`` lived until the last process closed the store (others may have come since)."""
     for consumer_id, config in every(connection, "SELECT id, config FROM consumer WHERE created < ?", (before,)):
         if settings_of(config).config.memory_storage:
-            _drop(connection, consumer_id)
-
-
-def _drop(connection: apsw.Connection, consumer_id: int) -> None:
-    for table, key in (("lease", "consumer"), ("pending", "consumer"), ("consumer", "id")):
-        connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (consumer_id,))
+            drop(connection, consumer_id)
 
 
 class ConsumerRoom:
@@ -148,15 +153,15 @@ class ConsumerRoom:
         """Delete it; its pulls end with ``ConsumerDeletedError``."""
         self.store.check_writable()
 
-        def drop(connection: apsw.Connection) -> tuple[int, int]:
+        def delete(connection: apsw.Connection) -> tuple[int, int]:
             record = stream_by_name(connection, stream)
             row = consumer_by_name(connection, record.id, name)
             if row is None:
                 raise _not_found()
-            _drop(connection, row.id)
+            drop(connection, row.id)
             return row.id, record.id
 
-        consumer_id, stream_id = await self.store.ask(self.store.consumers, drop)
+        consumer_id, stream_id = await self.store.ask(self.store.consumers, delete)
         self._dropped(consumer_id, stream, name, "request")
         await self.repair(stream_id)
         await self._durable()
@@ -180,11 +185,30 @@ class ConsumerRoom:
             )
         )
 
+    async def pause(self, stream: str, name: str, until: datetime | None) -> ConsumerInfo:
+        """Hand out nothing until then, in no process; ``None``: hand out again."""
+        self.store.check_writable()
+        wall = self.store.now_ns()
+
+        def change(connection: apsw.Connection) -> tuple[int, ConsumerInfo]:
+            row = consumer_by_name(connection, stream_by_name(connection, stream).id, name)
+            if row is None:
+                raise _not_found()
+            row.config = text_of(replace(settings_of(row.config).config, pause_until=until))
+            connection.execute("UPDATE consumer SET config = ? WHERE id = ?", (row.config, row.id))
+            info = info_of(connection, row, wall, 0)
+            assert info is not None  # noqa: S101  (its stream was found above)
+            return row.id, info
+
+        consumer_id, info = await self.store.ask(self.store.consumers, change)
+        self._handle(consumer_id, info)
+        self.store.notify()
+        await self._durable()
+        return info
+
     async def ordered_consumer(self, stream: str, config: OrderedConsumerConfig) -> Consumer:
         """A reader of its own; made at first use."""
         self.store.check_writable()
-        if config.replay_policy is ReplayPolicy.ORIGINAL:
-            raise UnsupportedError("replay_policy=ORIGINAL")
         await self.store.reader.call(lambda connection: stream_by_name(connection, stream))
 
         async def create(inner: ConsumerConfig) -> Consumer:
@@ -249,13 +273,13 @@ class ConsumerRoom:
             record = stream_by_name(connection, stream)
             name = config.effective_name
             row = None if name is None else consumer_by_name(connection, record.id, name)
-            wanted, moved = complete(config), False
+            wanted, moved = complete(config, record.config.consumer_limits), False
             if row is None:
                 if not create:
                     raise refused(10149, "consumer does not exist")
                 check_new(connection, record, wanted)
                 _insert(connection, record.id, wanted, wall, now)
-            elif not same(old := settings_of(row.config).config, wanted):
+            elif not same(old := settings_of(row.config).config, wanted := going_on(old, wanted)):
                 if not update:
                     raise refused(10148, "consumer already exists")
                 check_update(connection, record, old, wanted, row.name)
@@ -285,7 +309,7 @@ class ConsumerRoom:
         else:
             place.settings = settings_of(text_of(info.config))
             place.kick()
-        return EmbeddedConsumer(place, info, self.info)
+        return EmbeddedConsumer(place, info, self.info, self.pause)
 
     def _forget(self, place: Place) -> None:
         self._places.pop(place.id, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import apsw
@@ -13,7 +13,8 @@ import msgspec
 
 from headrace.core.duration import Duration, seconds_of
 from headrace.embedded.store.sql import every, one
-from headrace.streams.config import AckPolicy, ConsumerConfig
+from headrace.embedded.streams.read import ns_of
+from headrace.streams.config import AckPolicy, ConsumerConfig, ReplayPolicy
 from headrace.streams.subjects import matches
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "ConsumerRow",
     "Filter",
     "Leased",
+    "RequestLimits",
     "Settings",
     "consumer_by_id",
     "consumer_by_name",
     "consumers_of",
+    "drop",
     "forget_filters",
     "leases_of",
     "nanoseconds",
@@ -85,12 +88,20 @@ def forget_filters(connection: apsw.Connection) -> None:
 _found: WeakKeyDictionary[apsw.Connection, dict[tuple[str, ...], tuple[int, set[int]]]] = WeakKeyDictionary()
 
 
+class RequestLimits(NamedTuple):
+    """The most that one pull of a consumer may ask for; ``expires`` in seconds."""
+
+    batch: int | None
+    expires: float | None
+    max_bytes: int | None
+
+
 class Settings:
     """A consumer's config in the form that claims read."""
 
     __slots__ = (
         "ack_all", "ack_none", "config", "filter", "headers_only", "inactive_ns", "max_ack_pending", "max_deliver",
-        "text", "waits",
+        "original", "paused_until", "request_limits", "text", "waits",
     )  # fmt: skip
 
     def __init__(self, text: str) -> None:
@@ -105,6 +116,14 @@ class Settings:
         self.max_ack_pending = None if self.ack_none else config.max_ack_pending
         self.waits = tuple(nanoseconds(wait) or 0 for wait in config.waits)
         self.inactive_ns = nanoseconds(config.inactive_threshold)
+        self.paused_until = 0 if config.pause_until is None else ns_of(config.pause_until, "pause_until")
+        """Wall clock; 0 = it never was paused."""
+        self.original = config.replay_policy is ReplayPolicy.ORIGINAL
+        longest = nanoseconds(config.max_request_expires)
+        limits = RequestLimits(
+            config.max_request_batch, None if longest is None else longest / 1e9, config.max_request_max_bytes
+        )
+        self.request_limits = None if limits == (None, None, None) else limits
 
     def wait_ns(self, deliveries: int) -> int:
         """The ack wait after this delivery (from 1)."""
@@ -210,6 +229,12 @@ def save(connection: apsw.Connection, row: ConsumerRow) -> None:
         "WHERE id = ?",
         (row.delivered_c, row.delivered_s, row.floor_c, row.floor_s, row.active, row.scanned, row.id),
     )
+
+
+def drop(connection: apsw.Connection, consumer_id: int) -> None:
+    """Delete it, and all that is kept of it."""
+    for table, key in (("lease", "consumer"), ("pending", "consumer"), ("replay", "consumer"), ("consumer", "id")):
+        connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (consumer_id,))
 
 
 def leases_of(connection: apsw.Connection, consumer_id: int) -> list[Leased]:

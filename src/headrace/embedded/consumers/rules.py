@@ -9,17 +9,20 @@ from datetime import timedelta
 import apsw
 
 from headrace.core.errors import UnsupportedError
-from headrace.embedded.consumers.rows import consumers_of, settings_of
+from headrace.embedded.consumers.rows import consumers_of, nanoseconds, settings_of
 from headrace.embedded.streams.catalog import StreamRecord
-from headrace.streams.config import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy, RetentionPolicy
+from headrace.streams.config import AckPolicy, ConsumerConfig, ConsumerLimits, DeliverPolicy, RetentionPolicy
 from headrace.streams.errors import ApiError, error_for
 from headrace.streams.subjects import overlaps
 
-__all__ = ["check_new", "check_supported", "check_update", "complete", "refused", "same"]
+__all__ = ["check_consumers", "check_new", "check_supported", "check_update", "complete", "going_on", "refused", "same"]
 
 _EPHEMERAL = timedelta(seconds=5)
 _ACK_WAIT = timedelta(seconds=30)
 _MAX_WAITING = 512
+_DEFAULT_ACK_PENDING = ConsumerConfig.max_ack_pending
+_LEAST_EXPIRES = 1_000_000
+_NO_LIMITS = ConsumerLimits()
 _FIXED = {
     "deliver_policy": "deliver policy can not be updated",
     "start_sequence": "start sequence can not be updated",
@@ -29,7 +32,6 @@ _FIXED = {
     "max_waiting": "max waiting can not be updated",
     "memory_storage": "storage can not be updated",
 }
-_LATER = ("max_request_batch", "max_request_expires", "max_request_max_bytes", "pause_until")
 _SERVER_ONLY = ("sample_frequency", "pinned_ttl")
 
 
@@ -39,34 +41,36 @@ def refused(err_code: int, description: str) -> ApiError:
 
 
 def check_supported(config: ConsumerConfig) -> None:
-    """``UnsupportedError`` for what only a server has, or what is not built yet."""
+    """``UnsupportedError`` for what only a server has."""
     config.require_writable()
-    for name in (*_SERVER_ONLY, *_LATER):
+    for name in _SERVER_ONLY:
         if getattr(config, name) is not None:
             raise UnsupportedError(name)
     if config.priority_groups:
         raise UnsupportedError("priority_groups")
     if (config.replicas or 1) > 1:
         raise UnsupportedError("replicas")
-    if config.replay_policy is ReplayPolicy.ORIGINAL:
-        raise UnsupportedError("replay_policy=ORIGINAL")
     if config.extra:
         raise UnsupportedError(", ".join(config.extra))
 
 
-def complete(config: ConsumerConfig) -> ConsumerConfig:
-    """With its defaults written in, as a server shows it."""
+def complete(config: ConsumerConfig, limits: ConsumerLimits | None) -> ConsumerConfig:
+    """With its defaults written in, as a server shows it. What the stream limits has its limit as default."""
+    limits = limits or _NO_LIMITS
     none = config.ack_policy is AckPolicy.NONE
     wait = config.waits[0] if config.backoff else (config.ack_wait or _ACK_WAIT)
     threshold = config.inactive_threshold
-    if threshold is None and config.durable is None:
-        threshold = _EPHEMERAL
+    if threshold is None:
+        threshold = limits.inactive_threshold or (_EPHEMERAL if config.durable is None else None)
+    most = config.max_ack_pending
+    if most == _DEFAULT_ACK_PENDING and limits.max_ack_pending is not None:
+        most = limits.max_ack_pending
     filters = config.filters
     return replace(
         config,
         name=config.effective_name or secrets.token_hex(6),
         ack_wait=None if none else wait,
-        max_ack_pending=None if none else config.max_ack_pending,
+        max_ack_pending=None if none else most,
         max_waiting=config.max_waiting or _MAX_WAITING,
         inactive_threshold=threshold,
         filter_subject=filters[0] if len(filters) == 1 else None,
@@ -74,6 +78,13 @@ def complete(config: ConsumerConfig) -> ConsumerConfig:
         metadata=config.metadata or None,
         replicas=None,
     )
+
+
+def going_on(old: ConsumerConfig, new: ConsumerConfig) -> ConsumerConfig:
+    """A pause outlives an update, and is not changed by one."""
+    if new.pause_until not in {None, old.pause_until}:
+        raise UnsupportedError(f"pause_until of an existing consumer: use pause and resume, got {new.pause_until}")
+    return replace(new, pause_until=old.pause_until)
 
 
 def same(one: ConsumerConfig, other: ConsumerConfig) -> bool:
@@ -84,6 +95,7 @@ def same(one: ConsumerConfig, other: ConsumerConfig) -> bool:
 def check_new(connection: apsw.Connection, record: StreamRecord, config: ConsumerConfig) -> None:
     """Refuse what a server refuses at creation."""
     _check_start(config)
+    _check_limits(record, config)
     _check_retention(connection, record, config, None)
     most = record.config.max_consumers
     if most is not None and len(consumers_of(connection, record.id)) >= most:
@@ -97,7 +109,38 @@ def check_update(
     for field in fields(ConsumerConfig):
         if field.name in _FIXED and getattr(old, field.name) != getattr(new, field.name):
             raise refused(10012, _FIXED[field.name])
+    _check_limits(record, new)
     _check_retention(connection, record, new, name)
+
+
+def _check_limits(record: StreamRecord, config: ConsumerConfig) -> None:
+    if (nanoseconds(config.max_request_expires) or _LEAST_EXPIRES) < _LEAST_EXPIRES:
+        raise refused(10115, "consumer max request expires needs to be >= 1ms")
+    over = _exceeded(record.config.consumer_limits, config)
+    if over is not None:
+        raise refused(*over)
+
+
+def check_consumers(connection: apsw.Connection, record: StreamRecord) -> None:
+    """No consumer of a stream may exceed its new limits."""
+    limits = record.config.consumer_limits
+    found = [
+        row.name for row in consumers_of(connection, record.id) if _exceeded(limits, settings_of(row.config).config)
+    ]
+    if found:
+        raise error_for(500, 10069, f"change to limits violates consumers: {', '.join(found)}")
+
+
+def _exceeded(limits: ConsumerLimits | None, config: ConsumerConfig) -> tuple[int, str] | None:
+    """What of the stream's limits a consumer exceeds, as code and text; no limit of its own exceeds none."""
+    if limits is None:
+        return None
+    most, longest = limits.max_ack_pending, nanoseconds(limits.inactive_threshold)
+    if most is not None and (config.max_ack_pending or 0) > most:
+        return 10121, f"consumer max ack pending exceeds system limit of {most}"
+    if longest is not None and (nanoseconds(config.inactive_threshold) or 0) > longest:
+        return 10153, f"consumer inactive threshold exceeds system limit of {longest / 1e9:g}s"
+    return None
 
 
 def _check_start(config: ConsumerConfig) -> None:

@@ -56,7 +56,8 @@ class EmbeddedSession:
                 return []
         loop = place.shared.store.loop
         bound = self._options.max_bytes if max_bytes is None else max_bytes
-        request = Request(self, asked, bound, loop.create_future(), once=wait <= 0)
+        expires = self._options.expires
+        request = Request(self, asked, bound, loop.create_future(), expires=expires, once=wait <= 0)
         self._request, self._pulling = request, True
         timer = None if request.once else loop.call_later(wait, place.expire, request)
         try:
@@ -85,6 +86,14 @@ class EmbeddedSession:
         if self._place.ended is not None:
             raise self._place.ended
         return None
+
+    def take(self) -> Msg | None:
+        """See `PullSession.take`. A pull looks first whether the directory is still there."""
+        if not self._buffer:
+            return None
+        self._place.shared.store.check_writable()
+        found = self._take(1)
+        return found[0] if found else None
 
     def receive(self, messages: list[Msg]) -> None:
         """What a claim brought (on the loop, within the claim's answer)."""

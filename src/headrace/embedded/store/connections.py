@@ -29,7 +29,7 @@ from headrace.embedded.store.files import (
 )
 from headrace.embedded.store.locks import close_lock
 from headrace.embedded.store.marks import Marks, go_on_above
-from headrace.embedded.store.schema import APPLICATION_ID, CONSUMERS, FORMAT, STREAMS
+from headrace.embedded.store.schema import APPLICATION_ID, CONSUMERS, FORMAT, REPLAY, STREAMS
 from headrace.embedded.store.sql import one
 
 __all__ = ["Connections", "Opened", "check_format", "read_connection", "untouched"]
@@ -134,6 +134,8 @@ class Connections:
         """The writer of consumers.db, streams.db attached to read."""
         with self._connected(CONSUMERS_FILE, _WRITE) as connection:
             self._tune(connection, "NORMAL")
+            if one(connection, "SELECT 1 FROM sqlite_schema WHERE name = 'replay'") is None:
+                connection.execute(REPLAY)
             self._attach(connection, STREAMS_FILE, "streams_ro")
         return connection
 

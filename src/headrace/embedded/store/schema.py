@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import apsw
 
-__all__ = ["APPLICATION_ID", "CONSUMERS", "FORMAT", "STREAMS", "create_stream_tables", "drop_stream_tables"]
+__all__ = [
+    "APPLICATION_ID",
+    "CONSUMERS",
+    "FORMAT",
+    "REPLAY",
+    "STREAMS",
+    "create_stream_tables",
+    "drop_stream_tables",
+]
 
 APPLICATION_ID = 0x48524143  # "HRAC"
 FORMAT = 1
@@ -40,7 +48,14 @@ CREATE VIEW subject_seq_{id} AS
     WHERE stream.id = {id} AND msg_{id}.seq < stream.indexed_from;
 """
 
-CONSUMERS = """
+REPLAY = """
+CREATE TABLE replay(
+    consumer INTEGER PRIMARY KEY, stamp INTEGER NOT NULL, at INTEGER NOT NULL, last_seq INTEGER NOT NULL);
+"""
+"""The last delivery of each consumer that replays. Stores made before there was such a table get it when opened."""
+
+CONSUMERS = (
+    """
 CREATE TABLE consumer(
     id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL, name TEXT NOT NULL, config TEXT NOT NULL,
     created INTEGER NOT NULL,
@@ -60,6 +75,8 @@ CREATE TABLE mark(stream INTEGER PRIMARY KEY, sequence INTEGER NOT NULL);
 CREATE TABLE moment(
     id INTEGER PRIMARY KEY CHECK(id = 1), boot TEXT NOT NULL, wall INTEGER NOT NULL, clock INTEGER NOT NULL);
 """
+    + REPLAY
+)
 
 
 def create_stream_tables(connection: apsw.Connection, stream_id: int) -> None:

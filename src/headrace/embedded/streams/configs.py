@@ -17,7 +17,7 @@ SERVER_ONLY = (
     "no_ack", "republish", "placement", "mirror", "sources", "mirror_direct", "subject_transform",
     "subject_delete_marker_ttl", "allow_message_counter", "allow_message_schedules", "allow_batched", "extra",
 )  # fmt: skip
-NOT_YET = ("allow_rollup", "consumer_limits", "allow_atomic")
+NOT_YET = ("allow_rollup", "allow_atomic")
 _LEAST_AGE = 0.1
 LONGEST_DESCRIPTION = 4_096
 LARGEST_METADATA = 128 * 1024
