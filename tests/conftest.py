@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("HEADRACE_ROUNDS") or str(ROUNDS),
         help=f"rounds of each chaos test: a number, or ci ({ROUNDS_IN_CI}); else HEADRACE_ROUNDS, else {ROUNDS}",
     )
+
+
+def pytest_configure() -> None:
+    # a shell's background job ignores Ctrl-C, and so would every program that a test starts and interrupts
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
