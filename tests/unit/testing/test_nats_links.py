@@ -1,5 +1,6 @@
 """Proxy, RecordingServer, HostileServer: each does to a plain socket what it says."""
 
+import asyncio
 import json
 import select
 import socket
@@ -55,6 +56,17 @@ def test_a_recording_server_may_leave_pings_unanswered():
         server.pongs = False
         link.sendall(b"PING\r\n")
         assert silent(link)
+
+
+def test_opened_and_closed_on_a_running_loop_too():
+    async def run():
+        with proxied() as (_, proxy):
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            assert (await reader.readline()).startswith(b"INFO ")
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(run())
 
 
 def test_waiting_for_bytes_that_do_not_come_ends():
@@ -154,10 +166,12 @@ def test_each_lives_in_a_context_only():
 
 
 def treated(lines, link):
-    """What comes first after a well-behaved client's hello, which is all that some of them let happen."""
+    """A well-behaved client's hello, and the frame that lets the attack begin; the greeting."""
     greeting = lines.readline()
     link.sendall(b"CONNECT {}\r\nPING\r\n")
     assert lines.readline() == b"PONG\r\n"
+    assert silent(link)
+    link.sendall(b"SUB a 1\r\n")
     return greeting
 
 

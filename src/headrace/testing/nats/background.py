@@ -64,7 +64,6 @@ class Listener(ABC):
         self._loop = self._thread = None
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
     def up(self) -> None:

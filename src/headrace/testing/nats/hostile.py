@@ -14,7 +14,7 @@ _GIB = 2**30
 
 
 class Hostility(StrEnum):
-    """What it does to a client, once connected unless its name says otherwise."""
+    """What it does to a client: once that has subscribed or published, unless its name speaks of the greeting."""
 
     GARBAGE_INFO = "garbage_info"  # in place of the greeting
     INFO_IS_NO_OBJECT = "info_is_no_object"  # valid JSON of the wrong shape, in place of the greeting
@@ -96,8 +96,9 @@ class HostileServer(RecordingServer):
             writer.write(self.greeting())
             async for line in reader:
                 if line.upper() == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+                elif not line.upper().startswith(b"CONNECT"):
                     break
-            writer.write(b"PONG\r\n")
         reading = asyncio.ensure_future(_read_all(reader))
         try:
             await self._attack(writer)
