@@ -33,13 +33,16 @@ from headrace.streams.config import (
 from headrace.streams.errors import StreamError
 
 __all__ = [
+    "CONSUMER_NAMES",
+    "SERVERS_OWN",
+    "STREAM_NAMES",
     "consumer_config_from_json",
     "consumer_config_to_json",
     "stream_config_from_json",
     "stream_config_to_json",
 ]
 
-_SERVERS_OWN = "_nats."
+SERVERS_OWN = "_nats."
 """Metadata keys that begin so are the server's."""
 _NO_LIMIT = -1
 
@@ -87,7 +90,7 @@ def _pending(value: object, where: str) -> int | None:
 
 def _metadata(value: object, where: str) -> dict[str, str] | None:
     given = values.mapping(value, where)
-    return {name: each for name, each in given.items() if not name.startswith(_SERVERS_OWN)} or None
+    return {name: each for name, each in given.items() if not name.startswith(SERVERS_OWN)} or None
 
 
 def _text(value: object, where: str) -> str | None:
@@ -238,6 +241,10 @@ _CONSUMER: _Table = (
     _Field("priority_policy", "priority_policy", _word(PriorityPolicy)),
     _Field("pinned_ttl", "priority_timeout", _LENGTH),
 )
+STREAM_NAMES = {field.name: field.attribute for field in _STREAM}
+"""Wire name -> attribute."""
+CONSUMER_NAMES = {field.name: field.attribute for field in _CONSUMER}
+"""Wire name -> attribute."""
 
 
 def stream_config_to_json(config: StreamConfig) -> dict[str, Any]:

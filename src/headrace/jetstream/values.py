@@ -11,9 +11,13 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar, cast
 
+import msgspec
+
+from headrace.core.errors import ConfigError
 from headrace.streams.errors import StreamError
 
 __all__ = [
+    "encoded",
     "flag",
     "length",
     "lengths",
@@ -153,6 +157,14 @@ def word(kind: type[E]) -> Read[E]:
             raise _wrong(value, f"one of {', '.join(str(each.value) for each in kind)}", where) from None
 
     return read
+
+
+def encoded(where: str, body: dict[str, Any]) -> bytes:
+    """A request as JSON; ``ConfigError`` for what JSON cannot say (``extra`` is the caller's)."""
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"{where}: the request is no JSON: {error}") from error
 
 
 def ns_of(given: timedelta) -> int:
