@@ -45,8 +45,12 @@ class Outgoing:
         """Collect a message, unchecked; the number of its frame. See `Connection.send`."""
         if block:
             head = len(block) + _HEADER_FRAME
-            line = (subject, reply, head, head + len(data), block, data)
-            frame = b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % line
+            whole = head + len(data)
+            if reply:
+                parts = (subject, reply, head, whole, block, data)
+                frame = b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % parts
+            else:
+                frame = b"HPUB %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (subject, head, whole, block, data)
         elif reply:
             frame = b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
         else:

@@ -97,7 +97,7 @@ class Parser:
                 if not words:
                     at = eol + 2
                     continue
-            head = self._size(words.pop(-2)) if len(words[0]) == 4 else 0
+            head = self._head(words) if len(words[0]) == 4 else 0
             size = _SIZES.get(words[-1], -1)
             if size < 0:
                 size = self._size(words[-1])
@@ -136,6 +136,12 @@ class Parser:
         elif verb != b"+OK":
             raise ProtocolError(f"no such frame: {line[:64]!a}")
         return []
+
+    def _head(self, words: list[bytes]) -> int:
+        """Take the size of the header block out of the words of an HMSG: what is left are those of a MSG."""
+        if len(words) < 5:
+            raise ProtocolError(f"HMSG is too short: {b' '.join(words)[:64]!a}")
+        return self._size(words.pop(-2))
 
     def _size(self, word: bytes) -> int:
         size = int(word) if word.isdigit() and len(word) < 16 else -1

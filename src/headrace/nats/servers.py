@@ -16,6 +16,7 @@ __all__ = ["Pool", "Server", "delay", "parse_servers"]
 _PORT = 4222
 _SCHEMES = {"nats": False, "tls": True}
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+\Z")
+_CONTROLS = re.compile(r"[\x00-\x20\x7f]")  # urlsplit drops some without a word
 _MOST_DISCOVERED = 1000  # a hostile INFO must not grow the pool without end
 
 
@@ -115,14 +116,14 @@ class Pool:
 def _parse(url: str) -> Server:
     if not isinstance(url, str):
         raise ConfigError(f"servers must be URLs, got {type(url).__name__}")
-    text = url.strip()
+    text = url.strip(" ")
     try:
         parts = urlsplit(text if "://" in text else f"nats://{text}")
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ConfigError(f"server must be nats://host:port or tls://host:port, got {_bare(url)!a}") from None
     rest = parts.path.strip("/") + parts.query + parts.fragment
-    if parts.scheme not in _SCHEMES or not _HOST.match(host) or rest or port == 0:
+    if parts.scheme not in _SCHEMES or not _HOST.match(host) or rest or port == 0 or _CONTROLS.search(text):
         raise ConfigError(f"server must be nats://host:port or tls://host:port, got {_bare(url)!a}")
     server = Server(host, _PORT if port is None else port, tls=_SCHEMES[parts.scheme])
     name = unquote(parts.username) if parts.username else None
