@@ -30,8 +30,11 @@ class MessagesContext:
 
     def __init__(self, reading: Reading, *, error_on_missing_heartbeat: bool = True) -> None:
         self._reading = reading
+        self._ready = reading.ready
         self._heartbeat_errors = error_on_missing_heartbeat
         self._gate = asyncio.Lock()  # fair: waiters get their messages in the order they came
+        self._queued = 0
+        """How many are at the gate or behind it: whoever comes now is not the first."""
         self._closer: asyncio.Task[None] | None = None
         self._raised = False
         reading.speak_as(self)
@@ -46,19 +49,9 @@ class MessagesContext:
 
         A terminal error is raised here once. Cancelling loses no message.
         """
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        try:
-            if self._gate.locked():
-                async with asyncio.timeout_at(deadline):
-                    await self._gate.acquire()
-            else:
-                await self._gate.acquire()
-        except TimeoutError:
-            raise NoMessagesError(f"no message in {timeout:g} s") from None
-        try:
-            msg = await self._take(deadline)
-        finally:
-            self._gate.release()
+        msg = None if self._queued else self._ready()
+        if msg is None:
+            msg = await self._wait(timeout)
         if msg is not None:
             return msg
         if not self._reading.stopping:
@@ -70,10 +63,13 @@ class MessagesContext:
         return self
 
     async def __anext__(self) -> Msg:
-        try:
-            return await self.next()
-        except IteratorClosedError:
-            raise StopAsyncIteration from None
+        msg = None if self._queued else self._ready()
+        if msg is None:
+            msg = await self._wait(None)
+        if msg is None:
+            self._raise_failure()
+            raise StopAsyncIteration
+        return msg
 
     def stop(self) -> None:
         """Hand nothing more over; what is buffered goes back. Twice is fine."""
@@ -87,9 +83,9 @@ class MessagesContext:
             # Nobody may be waiting to find the buffer empty: look here, and keep what is found for the next to come.
             if not self._reading.stopping and not self._reading.spare:
                 found = await self._reading.session.pull(1, 0.0)
-                self._reading.spare.extend(found)
+                self._reading.keep(found)
                 if not found:
-                    self._reading.stopping = True
+                    self._reading.end()
                     self._begin_close()
 
     async def wait_closed(self) -> None:
@@ -106,6 +102,23 @@ class MessagesContext:
     ) -> None:
         self.stop()
         await self._reading.closed.wait()
+
+    async def _wait(self, timeout: float | None) -> Msg | None:
+        """The next message, in turn. ``None``: it is over, or the time is."""
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        self._queued += 1
+        try:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._gate.acquire()
+            except TimeoutError:
+                return None
+            try:
+                return await self._take(deadline)
+            finally:
+                self._gate.release()
+        finally:
+            self._queued -= 1
 
     async def _take(self, deadline: float | None) -> Msg | None:
         while True:
@@ -179,10 +192,12 @@ class ConsumeContext:
         reading = self._reading
         try:
             while not reading.stopping:
-                try:
-                    msg = await reading.take(None)
-                except NoHeartbeatError:
-                    continue  # reported; the session pulls again
+                msg = reading.ready()
+                if msg is None:
+                    try:
+                        msg = await reading.take(None)
+                    except NoHeartbeatError:
+                        continue  # reported; the session pulls again
                 if msg is not None:
                     await self._handle(msg)
         except Exception as error:  # noqa: BLE001  (whoever waits must hear of it)

@@ -91,7 +91,7 @@ class Consumer(ABC):
         raise UnsupportedError(f"this engine has no priority groups, got {group!r}")
 
     async def reset(self, sequence: int | None = None) -> None:
-        """Set it back, to its start or to `sequence` [S]; ``UnsupportedError`` elsewhere."""
+        """Set it back to behind its ack floor, or to stream `sequence` [S]; ``UnsupportedError`` elsewhere."""
         raise UnsupportedError("this engine cannot reset a consumer: delete it and make it anew")
 
     def fetch(

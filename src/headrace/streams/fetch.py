@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self
@@ -62,7 +63,7 @@ class MessageBatch:
         self.error: Exception | None = None
         """What ended it, where that was an error."""
         self._opener = opener
-        self._options = options
+        self._options = replace(options, once=True)
         self._max_wait = max_wait
         self._session: PullSession | None = None
         self._deadline = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -9,11 +10,12 @@ import msgspec
 
 from headrace.core.delivery import ACK, Nak, Outcome, Reject
 from headrace.core.duration import Duration, seconds_of
-from headrace.core.errors import AlreadySettledError
+from headrace.core.errors import AlreadySettledError, ConfigError
 from headrace.core.headers import NO_HEADERS, Headers
 
 __all__ = ["Msg", "MsgMetadata", "MsgOwner", "RawStreamMsg", "SequencePair", "time_of_ns"]
 
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,12 +77,13 @@ class MsgOwner(Protocol):
         ...
 
 
-class Msg(msgspec.Struct, eq=False):
+class Msg(msgspec.Struct, eq=False, gc=False):
     """One delivered message: settle it once with `ack`, `double_ack`, `nak` or `term`.
 
     An engine makes it from what it has; ``headers``, ``metadata`` and ``reply`` are built on first use. The session
     records the outcome and sends it in batches; only `double_ack` waits. ``block``: the header block as stored
-    (``Name: value`` CRLF lines). ``token``: the session's own, what it needs to settle and describe this delivery.
+    (``Name: value`` CRLF lines). ``token``: the session's own, what it needs to settle and describe this delivery. The
+    collector does not look into messages: a session that ends lets go of those it holds.
     """
 
     _session: MsgOwner
@@ -115,7 +118,10 @@ class Msg(msgspec.Struct, eq=False):
 
     async def ack(self) -> None:
         """Processed. Recorded; `double_ack` waits until it is confirmed."""
-        self.settle(ACK)
+        if self.outcome is not None:
+            self._check_unsettled()
+        self._session.settle(self, ACK)
+        self.outcome = ACK
 
     async def double_ack(self) -> None:
         """Processed, and confirmed by the engine; unsettled again if that fails."""
@@ -133,7 +139,9 @@ class Msg(msgspec.Struct, eq=False):
         self._session.extend(self)
 
     async def term(self, reason: str | None = None) -> None:
-        """Never again to this consumer."""
+        """Never again to this consumer. ``ConfigError``: a `reason` of more than one line."""
+        if reason is not None and _CONTROL.search(reason):
+            raise ConfigError(f"reason must be one line without control characters, got {reason!a}")
         self.settle(Reject(reason or ""))
 
     def settle(self, outcome: Outcome) -> None:

@@ -64,6 +64,8 @@ class OrderedConsumer(Consumer):
         self.config = config
         self.cursor = 0
         """Stream sequence of the last message handed over."""
+        self.order = 0
+        """Consumer sequence of the last message of the engine's consumer; the next is one higher."""
         self.inner: Consumer | None = None
         """The engine's consumer that is read now; ``None`` = to be made."""
         self._stream = stream
@@ -123,6 +125,7 @@ class OrderedConsumer(Consumer):
             self._serial += 1
             made = await self._create(self._engine_config())
             self.inner = made
+            self.order = 0
             self._info = made.cached_info
             if self._born_at is None:
                 self._born_at = made.cached_info.delivered.stream
@@ -145,17 +148,15 @@ class OrderedConsumer(Consumer):
         if not clean:
             self.drop()
 
-    def accept(self, session: PullSession, messages: list[Msg]) -> list[Msg]:
-        """Those not seen before; the cursor moves behind them."""
-        fresh: list[Msg] = []
-        for msg in messages:
-            sequence = session.facts_of(msg)[0]
-            if sequence > self.cursor:
-                self.cursor = sequence
-                fresh.append(msg)
-        if self._snapshot_left and session.metadata_of(messages[-1]).num_pending == 0:
+    def accept(self, session: PullSession, msg: Msg) -> bool:
+        """Whether it was not seen before; the cursor moves behind it."""
+        sequence = session.facts_of(msg)[0]
+        if self._snapshot_left and session.metadata_of(msg).num_pending == 0:
             self._snapshot_left = False
-        return fresh
+        if sequence <= self.cursor:
+            return False
+        self.cursor = sequence
+        return True
 
     def give_back(self, sequence: int) -> None:
         """It was pulled, and nobody saw it: the next session begins with it."""
@@ -214,6 +215,7 @@ class _OrderedSession:
 
     def __init__(self, consumer: OrderedConsumer, options: SessionOptions) -> None:
         self.late_settles = 0
+        self.expired_in_buffer = 0
         self.held = 0
         self._consumer = consumer
         self._options = options
@@ -226,6 +228,7 @@ class _OrderedSession:
         self._failures = 0
         self._retry_at = 0.0
         self._handed = 0
+        self._last: Msg | None = None
 
     async def pull(self, limit: int, wait: float, *, max_bytes: int | None = None) -> list[Msg]:
         """See `PullSession.pull`. A failed re-creation is `OrderedConsumerResetError`, terminal after the last."""
@@ -248,7 +251,8 @@ class _OrderedSession:
                 if not got:
                     self._clean = self._options.prefetch == 0
                     return []
-                fresh = self._consumer.accept(session, got)
+                self._last = got[-1]
+                fresh = [msg for msg in got if self._consumer.accept(session, msg)]
                 if fresh:
                     self._handed += len(fresh)
                     self._clean = self._options.prefetch == 0 and self._handed == self._options.max_messages
@@ -256,6 +260,16 @@ class _OrderedSession:
             return []
         finally:
             self._pulling = False
+
+    def take(self) -> Msg | None:
+        """See `PullSession.take`."""
+        session = self._session
+        while session is not None and (msg := session.take()) is not None:
+            self._last = msg
+            if self._consumer.accept(session, msg):
+                self._handed += 1
+                return msg
+        return None
 
     async def stop(self) -> None:
         """See `PullSession.stop`."""
@@ -277,6 +291,8 @@ class _OrderedSession:
             if session is not None:
                 await session.aclose()
         finally:
+            if self._clean and self._latest is not None and self._last is not None:
+                self._consumer.order = self._latest.metadata_of(self._last).sequence.consumer
             self._consumer.release(clean=self._clean and self._consumer.inner is not None)
 
     def alive(self, msg: Msg) -> bool:
@@ -332,7 +348,9 @@ class _OrderedSession:
             self._count_failure(error)
         else:
             self._failures = 0
-            self._session = self._latest = consumer.session(self._options)
+            options = replace(self._options, follows=self._consumer.order)
+            self._session = self._latest = consumer.session(options)
+            self._last = None
         return self._session
 
     def _count_failure(self, error: BrokerError) -> None:

@@ -82,6 +82,8 @@ class Reading:
         self.spare: deque[Msg] = deque()
         self._context: object = self
         self._stop_after = stop_after
+        self._pause_at = 0
+        self._take = session.take
         self._max_deliver = max_deliver
         self._error_handler = error_handler
         self._buffers = buffers
@@ -99,7 +101,7 @@ class Reading:
         """What it has done so far."""
         return ReadStats(
             handed_over=self.handed,
-            expired_in_buffer=self._expired + getattr(self.session, "expired_in_buffer", 0),
+            expired_in_buffer=self._expired + self.session.expired_in_buffer,
             late_settles=self.session.late_settles,
             errors=self.errors,
         )
@@ -108,8 +110,18 @@ class Reading:
         """Hand nothing more over; who waits is woken."""
         if self._buffers and self._max_deliver == 1 and not (self.stopping or self.draining):
             _logger.warning("what is buffered goes back with its only delivery (max_deliver 1) used up: drain instead")
-        self.stopping = True
+        self.end()
         self._interrupt()
+
+    def end(self) -> None:
+        """Hand nothing more over."""
+        self.stopping = True
+        self._pause_at = 0
+
+    def keep(self, messages: list[Msg]) -> None:
+        """Pulled and not asked for yet: the next to come gets them."""
+        self.spare.extend(messages)
+        self._pause_at = 0
 
     async def drain(self) -> None:
         """Ask for nothing more; what is buffered is still handed over."""
@@ -118,6 +130,18 @@ class Reading:
         self.draining = True
         self._interrupt()
         await self.session.stop()
+
+    def ready(self) -> Msg | None:
+        """The next message if it is at hand, without a coroutine; ``None``: `take` must be awaited.
+
+        The last of all, and one in so many, always go that way: to end, and to let others run.
+        """
+        if self.handed >= self._pause_at:
+            return None
+        msg = self._take()
+        if msg is not None:
+            self.handed += 1
+        return msg
 
     async def take(self, deadline: float | None) -> Msg | None:
         """The next message; ``None`` once it is over, or the deadline (loop time) has passed. Cancelling loses none.
@@ -128,9 +152,13 @@ class Reading:
         looked = False
         while not self.stopping:
             if self.spare:
-                return self._hand_over(self.spare.popleft())
-            if self.handed % YIELD_EVERY == YIELD_EVERY - 1:
+                msg = self.spare.popleft()
+                if self._is_current(msg):
+                    return self._hand_over(msg)
+                continue
+            if self.handed and self.handed >= self._pause_at:
                 await asyncio.sleep(0)
+            self._pause_at = self._next_pause()
             wait = 0.0 if self.draining else _LONG if deadline is None else deadline - loop.time()
             if wait <= 0 and looked and not self.draining:
                 return None
@@ -138,15 +166,14 @@ class Reading:
             messages = await self._pull(max(wait, 0.0))
             looked = True
             if messages:
-                if self._is_current(messages[0]):
-                    return self._hand_over(messages[0])
-            elif draining:
-                self.stopping = True
+                return self._hand_over(messages[0])
+            if draining:
+                self.end()
         return None
 
     async def close(self) -> None:
         """Give back what was not handed over, in order, and end the session. Never raises."""
-        self.stopping = True
+        self.end()
         while self.spare:
             give_back(self.session, self.spare.popleft())
         try:
@@ -179,7 +206,7 @@ class Reading:
             await self.report(error)
             if is_terminal(error):
                 self.error = error
-                self.stopping = True
+                self.end()
                 raise
             if isinstance(error, NoHeartbeatError):
                 raise
@@ -212,8 +239,12 @@ class Reading:
             self._interrupted = True
             self._task.cancel()
 
+    def _next_pause(self) -> int:
+        pause = self.handed + YIELD_EVERY - 1
+        return pause if self._stop_after is None else min(pause, self._stop_after - 1)
+
     def _is_current(self, msg: Msg) -> bool:
-        """False for a message whose lease ran out in the buffer: it comes again, unless this was its last delivery."""
+        """False for a spare whose lease ran out: it comes again, unless this was its last delivery."""
         if self.session.alive(msg) or (
             self._max_deliver is not None and self.session.facts_of(msg)[1] >= self._max_deliver
         ):
@@ -224,5 +255,5 @@ class Reading:
     def _hand_over(self, msg: Msg) -> Msg:
         self.handed += 1
         if self.handed == self._stop_after:
-            self.stopping = True
+            self.end()
         return msg

@@ -17,7 +17,9 @@ class SessionOptions:
     ``max_messages`` and ``max_bytes`` bound what it buffers (``None`` = no bound), thresholds say when it asks for
     more; ``heartbeat`` and ``expires`` in seconds (a server's; embedded keeps them only as options). ``no_wait``: look
     once. ``prefetch``: how many it may hold beyond what a pull asks for (0 = a pull takes exactly what it returns).
-    ``stop_after``: never ask for more than so many in all. The last four are a server's priority groups.
+    ``stop_after``: never ask for more than so many in all. ``once``: one pull in all, whose end ends it (a fetch).
+    ``follows``: consumer sequence of the message before; every further one must be one higher, and a lost link is a gap
+    too: ``ConsumerDeletedError`` (ordered readers). The last four are a server's priority groups.
     """
 
     max_messages: int | None = None
@@ -29,6 +31,8 @@ class SessionOptions:
     no_wait: bool = False
     prefetch: int = 0
     stop_after: int | None = None
+    once: bool = False
+    follows: int | None = None
     group: str | None = None
     min_pending: int | None = None
     min_ack_pending: int | None = None
@@ -38,10 +42,22 @@ class SessionOptions:
 class PullSession(MsgOwner, Protocol):
     """One reader of one consumer. One pull at a time (``UsageError``)."""
 
-    late_settles: int
-    """Settled after the lease was over."""
-    held: int
-    """Handed out or buffered here, and not settled."""
+    expired_in_buffer: int
+    """Dropped unread because their lease was over."""
+
+    @property
+    def late_settles(self) -> int:
+        """Settled after the lease was over."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Handed out or buffered here, and not settled."""
+        ...
+
+    def take(self) -> Msg | None:
+        """The next message if one is buffered, like a pull of 1, without a coroutine; ``None``: `pull` knows more."""
+        ...
 
     async def pull(self, limit: int, wait: float, *, max_bytes: int | None = None) -> list[Msg]:
         """1..`limit` messages as soon as there is one, none once `wait` seconds have passed (0 looks once).

@@ -76,6 +76,9 @@ class WrongSession:
             msg._session = self
         return got
 
+    def take(self):
+        """Everything goes through `pull`, where it can go wrong."""
+
     def settle(self, msg, outcome):
         self.inner.settle(msg, outcome)
 

@@ -67,6 +67,7 @@ class ScriptedSession:
         self.consumer = consumer
         self.options = options
         self.late_settles = 0
+        self.expired_in_buffer = 0
         self.held = 0
         self.stopped = False
         self.closed = False
@@ -91,6 +92,20 @@ class ScriptedSession:
         finally:
             self.pulling = False
 
+    def take(self):
+        """From the buffer only, as an engine does: what ran out there is not handed out, but for a last delivery."""
+        while self.buffer:
+            msg = self.buffer.popleft()
+            if self._is_current(msg):
+                return msg
+        return None
+
+    def _is_current(self, msg):
+        if self.alive(msg) or self.consumer.delivered[msg.token] >= (self.consumer.config.max_deliver or 1 << 63):
+            return True
+        self.expired_in_buffer += 1
+        return False
+
     def _fill(self, limit):
         if self.stopped:
             return False
@@ -108,6 +123,9 @@ class ScriptedSession:
     def _take(self, limit, max_bytes):
         taken = []
         while self.buffer and len(taken) < limit:
+            if not self._is_current(self.buffer[0]):
+                self.buffer.popleft()
+                continue
             if max_bytes is not None:
                 max_bytes -= wire_size(self.buffer[0])
                 if max_bytes < 0:
