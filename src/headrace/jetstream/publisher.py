@@ -1,0 +1,372 @@
+"""Publisher: sends, keeps the window, and lets nothing wait for ever (jetstream.md 3.4).
+
+What is outstanding stands in the connection's table of replies (`futures.Flight`). The publisher listens to the
+connection: behind a lost link it fails what may be stored and cannot be told apart, and writes again what can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from headrace.core.duration import seconds_of
+from headrace.core.errors import (
+    BrokerError,
+    BrokerTimeoutError,
+    ClosedError,
+    ConnectionLostError,
+    Fault,
+    PublishError,
+    PublishTimeoutError,
+    UsageError,
+)
+from headrace.core.headers import HeadersLike
+from headrace.jetstream.api import Api
+from headrace.jetstream.atomic import publish_atomic
+from headrace.jetstream.futures import Flight, Pending, not_sent
+from headrace.jetstream.many import Many
+from headrace.jetstream.window import Window
+from headrace.streams.config import StreamMessage, StreamPublishOptions
+from headrace.streams.errors import InvalidSubjectError, MessageTooLargeError, TooManyPendingError
+from headrace.streams.info import PubAck
+from headrace.streams.lines import block_of
+from headrace.streams.names import WireBlock
+from headrace.streams.subjects import validate_subject
+
+__all__ = ["Publisher"]
+
+logger = logging.getLogger(__name__)
+_LONGEST_LINE = 4096
+"""Bytes of a control line that a server reads; with reply subject and sizes."""
+_SIZES = 32
+"""Bytes for the verb, the blanks and the sizes in it."""
+_MOST_SUBJECTS = 4096
+_VERSION_LINE = 12
+"""``NATS/1.0`` and the two line ends around a header block."""
+_GRAIN = 0.005
+"""The timer runs at most so often: a thousand deadlines in one millisecond are one look."""
+
+
+class Publisher:
+    """Publishes messages to streams, and answers."""
+
+    def __init__(self, api: Api) -> None:
+        options = api.options
+        self.connection = api.connection
+        self.timeout = seconds_of(options.timeout, "timeout")
+        self.most = options.max_pending
+        self._stall = self.timeout if options.stall_wait is None else seconds_of(options.stall_wait, "stall_wait")
+        self._on_error = options.on_publish_error
+        self._replies = self.connection.replies
+        self._ask, self._prefix, self._send = self._replies.ask, self._replies.prefix, self.connection.send
+        self._max_payload = 0  # asked for with the first message, and behind each new link
+        self._subjects: dict[str, bytes] = {}
+        self._window = Window(options.max_pending)
+        self._due = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.connection.add_listener(self)
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        headers: HeadersLike | WireBlock | None = None,
+        msg_id: str | None = None,
+        options: StreamPublishOptions | None = None,
+    ) -> PubAck:
+        """Store one message; returns once a stream has acknowledged it.
+
+        Cancelling it only stops the waiting. An acknowledgement of a server with default settings is no proof against
+        a power cut: a single server syncs its files every two minutes.
+        """
+        pending = self._pending(subject, data, headers, msg_id, options, None)
+        if self.connection.full:
+            await self.room(self._timeout_of(options))
+            pending.due = self.now() + self._timeout_of(options)
+        self._launch(pending)
+        return await pending
+
+    async def publish_msg(self, message: StreamMessage, *, options: StreamPublishOptions | None = None) -> PubAck:
+        """Like `publish`."""
+        return await self.publish(
+            message.subject, message.data, headers=message.headers, msg_id=message.msg_id, options=options
+        )
+
+    async def publish_many(self, messages: Sequence[StreamMessage]) -> list[PubAck | PublishError]:
+        """One result per message, in order. Misuse raises before anything is sent."""
+        self.check_open()
+        messages = list(messages)
+        return await Many(self, messages, *self._parts(messages)).results_of_all()
+
+    async def publish_async(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        headers: HeadersLike | WireBlock | None = None,
+        msg_id: str | None = None,
+        options: StreamPublishOptions | None = None,
+    ) -> Pending:
+        """Send without waiting for the answer; suspends only while the window or the connection is full."""
+        window = self._window
+        pending = self._pending(subject, data, headers, msg_id, options, window)
+        if window.line or window.taken >= window.most or self.connection.full:
+            await self._take_slot(options)
+            pending.due = self.now() + self._timeout_of(options)
+        else:
+            window.taken += 1
+        self._launch(pending)
+        return pending
+
+    async def publish_msg_async(
+        self, message: StreamMessage, *, options: StreamPublishOptions | None = None
+    ) -> Pending:
+        """Like `publish_async`."""
+        return await self.publish_async(
+            message.subject, message.data, headers=message.headers, msg_id=message.msg_id, options=options
+        )
+
+    @property
+    def publish_async_pending(self) -> int:
+        """Answers of `publish_async` that are outstanding."""
+        return self._window.taken
+
+    async def publish_async_complete(self, timeout: float | None = None) -> None:
+        """Until none is outstanding. ``BrokerTimeoutError``; failures stay in their futures."""
+        self.check_open()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._window.empty()
+        except TimeoutError as error:
+            raise BrokerTimeoutError(f"{self._window.taken} publishes unanswered after {timeout:g} s") from error
+
+    async def publish_atomic(self, messages: Sequence[StreamMessage]) -> PubAck:
+        """All or nothing; see `atomic.publish_atomic`."""
+        self.check_open()
+        messages = list(messages)
+        parts, results = self._parts(messages)
+        for result in results:
+            if isinstance(result, PublishError):
+                raise result
+        return await publish_atomic(self, messages, parts)
+
+    def close(self) -> None:
+        """Every answer that is outstanding is a ``PublishInterruptedError``. Twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self.connection.remove_listener(self)
+            self._end(None)
+
+    # -- what flights ask ---------------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """``ClosedError`` once it is closed."""
+        if self._closed:
+            raise ClosedError("the streams were closed")
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._time()
+
+    def watch(self, due: float) -> None:
+        """The one timer looks at all flights then, unless it does so before."""
+        if due < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = self.connection.loop.call_at(due, self._look)
+
+    async def room(self, timeout: float) -> None:
+        """Until the connection takes more. ``PublishTimeoutError``: nothing was sent."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.connection.room()
+        except TimeoutError as error:
+            text = f"not sent: the connection took nothing more for {timeout:g} s"
+            raise PublishTimeoutError(text, fault=Fault.UNAVAILABLE) from error
+
+    def failed(self, pending: Pending, error: PublishError) -> None:
+        """Tell of the failure of an async publish, once."""
+        if self._on_error is None:
+            logger.error("publish to %s failed: %s", pending.subject, error)
+            return
+        try:
+            self._on_error(pending.message, error)
+        except Exception:
+            logger.exception("on_publish_error failed for %s", pending.subject)
+
+    # -- what the connection tells ------------------------------------------------------------------------------------
+
+    def lost(self, error: BaseException) -> None:
+        """Fail what may be stored, but for what can be written again; keep what has not left."""
+        flushed = self.connection.flushed
+        for token, flight in self._flights():
+            flight.lost(token, flushed, error)
+
+    def restored(self) -> None:
+        """Write again, in the old order, before anything new."""
+        self._max_payload = self.connection.max_payload
+        for token, flight in self._flights():
+            flight.restored(token)
+
+    def closed(self, error: BaseException | None) -> None:
+        """No answer will come any more."""
+        self._end(error or ConnectionLostError("the connection was closed"))
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _time(self) -> Callable[[], float]:
+        """The loop's, kept: it is asked for each message."""
+        return self.connection.loop.time
+
+    def _pending(  # noqa: PLR0917  (called for each message: keywords cost)
+        self,
+        subject: str,
+        data: bytes,
+        headers: HeadersLike | WireBlock | None,
+        msg_id: str | None,
+        options: StreamPublishOptions | None,
+        window: Window | None,
+    ) -> Pending:
+        wire = self._subjects.get(subject) if type(subject) is str else None
+        if headers is None and msg_id is None and options is None and wire is not None and type(data) is bytes:
+            block, size = b"", len(data)
+        else:
+            wire, block = self._part(subject, data, headers, msg_id, options)
+            size = _size(data, block)
+        if size > self._max_payload:
+            self._max_payload = self.connection.max_payload
+            if size > self._max_payload:
+                raise _too_large(size, self._max_payload, msg_id)
+        due = self._time() + (self.timeout if options is None else self._timeout_of(options))
+        return Pending(self, due, subject, data, headers, msg_id, options, wire, block, window)
+
+    def _part(
+        self,
+        subject: str,
+        data: bytes,
+        headers: HeadersLike | WireBlock | None,
+        msg_id: str | None,
+        options: StreamPublishOptions | None,
+    ) -> tuple[bytes, bytes]:
+        """Subject and header block as they are sent; misuse raises."""
+        wire = self._subjects.get(subject) if type(subject) is str else None
+        if wire is None:
+            wire = self._checked(subject)
+        if type(data) is not bytes:
+            raise UsageError(f"data must be bytes, got {type(data).__name__}")
+        if type(headers) is WireBlock and options is None:
+            return wire, headers
+        if headers is None and msg_id is None and options is None:
+            return wire, b""
+        return wire, block_of(headers, msg_id, options)
+
+    def _parts(
+        self, messages: list[StreamMessage]
+    ) -> tuple[list[tuple[bytes, bytes]], list[PubAck | PublishError | None]]:
+        """Those of many; and the result of each that is too large."""
+        parts: list[tuple[bytes, bytes]] = []
+        results: list[PubAck | PublishError | None] = []
+        most = self.connection.max_payload
+        for message in messages:
+            part = self._part(message.subject, message.data, message.headers, message.msg_id, None)
+            size = _size(message.data, part[1])
+            parts.append(part)
+            results.append(None if size <= most else _too_large(size, most, message.msg_id))
+        return parts, results
+
+    def _checked(self, subject: str) -> bytes:
+        """Publishers use few subjects, and checking one costs a microsecond. What is refused is not remembered."""
+        wire = validate_subject(subject).encode()
+        most = _LONGEST_LINE - _SIZES - 20 - len(self._replies.prefix)
+        if len(wire) > most:
+            raise InvalidSubjectError(f"{len(wire)} bytes of subject, at most {most}")
+        if len(self._subjects) >= _MOST_SUBJECTS:
+            self._subjects.clear()
+        self._subjects[subject] = wire
+        return wire
+
+    def _timeout_of(self, options: StreamPublishOptions | None) -> float:
+        given = None if options is None else options.timeout
+        return self.timeout if given is None else seconds_of(given, "timeout")
+
+    def _launch(self, pending: Pending) -> None:
+        """Hand it to the connection; what is not taken gives its slot back."""
+        token = self._ask(pending)
+        try:
+            if self._closed:
+                self.check_open()
+            pending.frame = self._send(pending.wire, b"%b%d" % (self._prefix, token), pending.block, pending.data)
+        except BaseException as error:
+            self._replies.forget(token)
+            if pending.window is not None:
+                pending.window.free()
+            if isinstance(error, BrokerError):
+                raise not_sent(pending.msg_id, error) from error
+            raise
+        if pending.due < self._due:
+            self.watch(pending.due)
+
+    async def _take_slot(self, options: StreamPublishOptions | None) -> None:
+        """Wait for the window, then for the connection. ``TooManyPendingError``: nothing was sent, no slot is taken."""
+        given = None if options is None else options.stall_wait
+        wait = self._stall if given is None else seconds_of(given, "stall_wait")
+        window = self._window
+        if wait <= 0:
+            raise self._stalled(wait)
+        try:
+            async with asyncio.timeout(wait):
+                await window.take()
+                try:
+                    if self.connection.full:
+                        await self.connection.room()
+                except BaseException:
+                    window.free()
+                    raise
+        except TimeoutError as error:
+            raise self._stalled(wait) from error
+
+    def _stalled(self, wait: float) -> TooManyPendingError:
+        window = self._window
+        full = f"{window.taken} publishes are outstanding, at most {window.most}"
+        if not window.full:
+            full = "the connection takes nothing more at the moment"
+        return TooManyPendingError(f"{full}; no room in {wait:g} s")
+
+    def _flights(self) -> list[tuple[int, Flight]]:
+        """Ours, in the order of sending."""
+        waiting = self._replies.waiting.items()
+        return [(token, each) for token, each in waiting if isinstance(each, Flight) and each.desk is self]
+
+    def _look(self) -> None:
+        """The timer: end or wake what is due, and come again for the next."""
+        now = self.now()
+        self._timer, self._due = None, math.inf
+        for token, flight in self._flights():
+            if flight.due <= now:
+                flight.overdue(token)
+        due = min((flight.due for _, flight in self._flights()), default=math.inf)
+        if due < math.inf:
+            self.watch(max(due, now + _GRAIN))
+
+    def _end(self, cause: BaseException | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._due = None, math.inf
+        for token, flight in self._flights():
+            flight.interrupt(token, cause)
+
+
+def _size(data: bytes, block: bytes) -> int:
+    """What counts for the server's largest message."""
+    return len(data) + len(block) + _VERSION_LINE if block else len(data)
+
+
+def _too_large(size: int, most: int, msg_id: str | None) -> MessageTooLargeError:
+    return MessageTooLargeError(f"{size} bytes of headers and body, at most {most}", message_id=msg_id, limit=most)
