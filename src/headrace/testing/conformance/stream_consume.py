@@ -98,6 +98,7 @@ async def nak_delay_exact(open_streams: OpenStreams) -> None:
         consumer = await stream.create_consumer(ConsumerConfig(durable="c"))
         (msg,) = await fetch(consumer, 1)
         await msg.nak()
+        await asyncio.sleep(0.05)  # a server reads naks and pulls one beside the other
         (msg,) = await fetch(consumer, 1)
         assert stream_sequences([msg]) == [1], f"after the nak came {stream_sequences([msg])}"
         start = _now()

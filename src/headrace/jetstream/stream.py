@@ -1,0 +1,204 @@
+"""ServerStream: the handle of one stream of a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from headrace.core.errors import ConfigError
+from headrace.jetstream.api import Api
+from headrace.jetstream.consumers import Consumers
+from headrace.jetstream.infos import stream_info
+from headrace.jetstream.reading import Reading
+from headrace.jetstream.values import flag, optional, required, section, whole
+from headrace.streams.config import ConsumerConfig, GetBatch, OrderedConsumerConfig, PurgeOptions
+from headrace.streams.consumer import Consumer
+from headrace.streams.errors import MessageDeleteError, MessageNotFoundError, PurgeError
+from headrace.streams.info import ConsumerInfo, StreamInfo
+from headrace.streams.msg import RawStreamMsg
+from headrace.streams.subjects import validate_filter
+
+__all__ = ["ServerStream"]
+
+_ALL = PurgeOptions()
+_LAST = 1 << 60
+"""No sequence is above it."""
+_MOST = 10_000
+
+
+class ServerStream:
+    """One stored, ordered log on a server."""
+
+    def __init__(self, api: Api, info: StreamInfo) -> None:
+        self._api = api
+        self._info = info
+        self._name = info.config.name
+        self._consumers = Consumers(api)
+
+    def __repr__(self) -> str:
+        return f"ServerStream({self._name!r})"
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    @property
+    def cached_info(self) -> StreamInfo:
+        """As last seen, without I/O."""
+        return self._info
+
+    async def info(self, *, deleted_details: bool = False, subject_filter: str | None = None) -> StreamInfo:
+        """As it is now; the sequences of gaps, or the messages per subject, when asked."""
+        subject = f"STREAM.INFO.{self._name}"
+        body: dict[str, Any] = {"deleted_details": True} if deleted_details else {}
+        if subject_filter is None:
+            self._info = stream_info(await self._api.ask(subject, body or None))
+            return self._info
+        body["subjects_filter"] = validate_filter(subject_filter)
+        found: dict[str, Any] = {}
+        counted: dict[str, Any] = {}
+        async for page in self._api.pages(subject, body, lambda page: len(_subjects(page))):
+            found = found or page
+            counted |= _subjects(page)
+        self._info = stream_info({**found, "state": {**section(found, "state", subject), "subjects": counted}})
+        return self._info
+
+    async def purge(self, options: PurgeOptions = _ALL) -> int:
+        """Delete messages; how many went."""
+        body: dict[str, Any] = {} if options.subject is None else {"filter": options.subject}
+        if options.sequence is not None:
+            body["seq"] = _sequence(options.sequence)
+        if options.keep is not None:
+            body["keep"] = _sequence(options.keep)
+        subject = f"STREAM.PURGE.{self._name}"
+        answer = await self._api.ask(subject, body or None)
+        if not required(answer, "success", flag, subject):
+            raise PurgeError(f"stream {self._name!r} was not purged")
+        return optional(answer, "purged", whole, 0, subject)
+
+    async def get_msg(self, sequence: int, *, subject: str | None = None) -> RawStreamMsg:
+        """The message; with `subject` (wildcards allowed) the first at or after it. ``MessageNotFoundError``."""
+        wanted: dict[str, Any] = {"seq": _sequence(sequence)}
+        if subject is not None:
+            wanted["next_by_subj"] = validate_filter(subject)
+        return await self._reading.get(wanted)
+
+    async def get_last_msg_for_subject(self, subject: str) -> RawStreamMsg:
+        """The newest on it (wildcards allowed). ``MessageNotFoundError``."""
+        return await self._reading.get({"last_by_subj": validate_filter(subject)})
+
+    async def delete_msg(self, sequence: int) -> None:
+        """Delete one. ``MessageDeleteError``."""
+        await self._delete({"seq": _sequence(sequence), "no_erase": True})
+
+    async def secure_delete_msg(self, sequence: int) -> None:
+        """Delete one and have the server overwrite it. ``MessageDeleteError``."""
+        await self._delete({"seq": _sequence(sequence)})
+
+    async def read(
+        self, *, subject: str = ">", start: int | datetime = 1, offset: int = 0, limit: int = 250
+    ) -> list[RawStreamMsg]:
+        """Live messages in sequence order from `start` (a datetime: the first at or after it), past the end none.
+
+        One batch get where the stream allows direct get (any replica answers, one that lags behind too), else through
+        an ordered consumer.
+        """
+        validate_filter(subject)
+        _check_page(start, offset, limit)
+        return await self._reading.page(subject, start, offset, limit)
+
+    def get_batch(self, options: GetBatch) -> AsyncIterator[RawStreamMsg]:
+        """Live messages in sequence order. None at all: ``MessageNotFoundError``."""
+        return self._reading.batch(options)
+
+    def get_last_for(
+        self, subjects: Sequence[str], *, up_to_sequence: int | None = None, batch: int | None = None
+    ) -> AsyncIterator[RawStreamMsg]:
+        """The newest of each subject (wildcards allowed), as of `up_to_sequence`, in sequence order, at most `batch`.
+
+        None at all: ``MessageNotFoundError``. More than 1024 subjects: ``ApiError`` with code 413. A stream that does
+        not allow direct get, or a server before 2.11: ``UnsupportedError``.
+        """
+        if isinstance(subjects, str) or not subjects:
+            raise ConfigError(f"subjects must be a sequence of at least one, got {subjects!r}")
+        for subject in subjects:
+            validate_filter(subject)
+        for name, value in (("up_to_sequence", up_to_sequence), ("batch", batch)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} must be an integer >= 1, got {value!r}")
+        return self._last_for(tuple(subjects), up_to_sequence, batch)
+
+    async def create_consumer(self, config: ConsumerConfig) -> Consumer:
+        """Make it; an equal one is fine, a different one is ``ConsumerExistsError``."""
+        return await self._consumers.create(self._name, config)
+
+    async def update_consumer(self, config: ConsumerConfig) -> Consumer:
+        """Change it; a missing one is ``ConsumerDoesNotExistError``."""
+        return await self._consumers.update(self._name, config)
+
+    async def create_or_update_consumer(self, config: ConsumerConfig) -> Consumer:
+        """Make or change it."""
+        return await self._consumers.create_or_update(self._name, config)
+
+    async def consumer(self, name: str) -> Consumer:
+        """The consumer of this name; ``ConsumerNotFoundError``."""
+        return await self._consumers.get(self._name, name)
+
+    async def delete_consumer(self, name: str) -> None:
+        """Delete it; its pulls end with ``ConsumerDeletedError``."""
+        await self._consumers.delete(self._name, name)
+
+    async def ordered_consumer(self, config: OrderedConsumerConfig) -> Consumer:
+        """A reader of its own that sees everything once, in order; made at first use."""
+        return await self._consumers.ordered(self._name, config)
+
+    def list_consumers(self) -> AsyncIterator[ConsumerInfo]:
+        """All consumers."""
+        return self._consumers.infos(self._name)
+
+    def consumer_names(self) -> AsyncIterator[str]:
+        """Their names."""
+        return self._consumers.names(self._name)
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self._api, self._info)
+
+    async def _last_for(
+        self, subjects: Sequence[str], upto: int | None, batch: int | None
+    ) -> AsyncIterator[RawStreamMsg]:
+        if upto is not None and upto > self._info.state.last_sequence:
+            # A server finds nothing "as of" a sequence that the stream has not reached.
+            upto = min(upto, (await self.info()).state.last_sequence)
+            if not upto:
+                raise MessageNotFoundError(f"stream {self._name!r} has no message yet", code=404)
+        async for message in self._reading.last_for(subjects, upto, batch):
+            yield message
+
+    async def _delete(self, body: dict[str, Any]) -> None:
+        subject = f"STREAM.MSG.DELETE.{self._name}"
+        answer = await self._api.ask(subject, body)
+        if not required(answer, "success", flag, subject):
+            raise MessageDeleteError(f"message {body['seq']} of stream {self._name!r} was not deleted")
+
+
+def _subjects(page: dict[str, Any]) -> dict[str, Any]:
+    return section(section(page, "state", "stream info"), "subjects", "stream state")
+
+
+def _sequence(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"sequence must be an integer >= 0, got {value!r}")
+    return min(value, _LAST)
+
+
+def _check_page(start: Any, offset: int, limit: int) -> None:
+    if isinstance(start, bool) or not isinstance(start, int | datetime) or (isinstance(start, int) and start < 0):
+        raise ConfigError(f"start must be a sequence >= 0 or an aware datetime, got {start!r}")
+    if isinstance(start, datetime) and start.tzinfo is None:
+        raise ConfigError(f"start must be an aware datetime, got {start!r}")
+    for name, value, least, most in (("offset", offset, 0, 1 << 62), ("limit", limit, 1, _MOST)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ConfigError(f"{name} must be an integer in {least}..{most}, got {value!r}")
