@@ -22,12 +22,13 @@ def judge(directory, acknowledged, unsynced=None, settled=()):
             wrong += integrity(streams, "streams.db")
             stored = {}
             for stream, newest in streams.execute("SELECT id, last_seq FROM stream").fetchall():
-                rows = streams.execute(f"SELECT seq, data FROM msg_{int(stream)}").fetchall()
-                stored |= {sequence: bytes(data) for sequence, data in rows}
+                rows = streams.execute(f"SELECT seq, data, headers FROM msg_{int(stream)}").fetchall()
+                stored |= {sequence: bytes(data) for sequence, data, _ in rows}
                 last = max(last, newest)
                 wrong += [
-                    f"sequence {sequence} is above last_seq {newest}" for sequence, _ in rows if sequence > newest
+                    f"sequence {sequence} is above last_seq {newest}" for sequence, *_ in rows if sequence > newest
                 ]
+                wrong += torn(headers for *_, headers in rows if headers)
         for sequence, body in acknowledged.items():
             found = stored.get(int(sequence))
             if found is None:
@@ -44,6 +45,22 @@ def judge(directory, acknowledged, unsynced=None, settled=()):
     except sqlite3.Error as error:
         wrong.append(f"{type(error).__name__}: {error}")
     return wrong
+
+
+def torn(blocks):
+    """Atomic publishes of which a part is stored: one knows its messages by the headers of the batch."""
+    batches = {}
+    for block in blocks:
+        lines = dict(line.split(": ", 1) for line in bytes(block).decode("latin-1").split("\r\n") if ": " in line)
+        if "Nats-Batch-Id" in lines:
+            places, ends = batches.setdefault(lines["Nats-Batch-Id"], ([], []))
+            places.append(int(lines["Nats-Batch-Sequence"]))
+            ends += [places[-1]] if "Nats-Batch-Commit" in lines else []
+    return [
+        f"batch {name} is torn: {sorted(places)[:5]} of {ends}"
+        for name, (places, ends) in batches.items()
+        if ends != [len(places)] or sorted(places) != list(range(1, len(places) + 1))
+    ]
 
 
 def contents(directory):

@@ -10,7 +10,7 @@ from headrace.streams.config import ConsumerConfig, PurgeOptions, StreamConfig
 from headrace.streams.options import StreamMessage
 from headrace.streams.session import SessionOptions
 
-CONFIG = StreamConfig(name="S", subjects=["s.>"])
+CONFIG = StreamConfig(name="S", subjects=["s.>"], allow_atomic=True)
 SMALL = EmbeddedOptions(reserve_bytes=0)
 
 
@@ -41,11 +41,8 @@ async def operation(streams, stream, session, number, acknowledged):
         case 3:
             bodies = [b"g%d-%d" % (number, each) for each in range(4)]
             await asyncio.gather(*(publish(streams, body, acknowledged) for body in bodies))
-        case 5:
-            batch = [StreamMessage("s.keep", b"m%d-%d" % (number, n), msg_id=f"{number}-{n}") for n in range(3)]
-            for message, result in zip(batch, await streams.publish_many(batch), strict=True):
-                if not isinstance(result, PublishError):
-                    acknowledged(result.sequence, message.data)
+        case 4 | 5:
+            await publish_three(streams, number, acknowledged)
         case 7:
             for msg in await session.pull(4, 0):
                 await msg.ack()
@@ -62,6 +59,19 @@ async def operation(streams, stream, session, number, acknowledged):
             await stream.delete_consumer("passing")
         case _:
             await publish(streams, b"b%d" % number + bytes(700 * (number % 7)), acknowledged)
+
+
+async def publish_three(streams, number, acknowledged):
+    """Together, or all or none of them."""
+    batch = [StreamMessage("s.keep", b"m%d-%d" % (number, n), msg_id=f"{number}-{n}") for n in range(3)]
+    if number % 10 == 4:
+        last = (await streams.publish_atomic(batch)).sequence
+        for place, message in enumerate(batch, last - 2):
+            acknowledged(place, message.data)
+        return
+    for message, result in zip(batch, await streams.publish_many(batch), strict=True):
+        if not isinstance(result, PublishError):
+            acknowledged(result.sequence, message.data)
 
 
 async def publish(streams, body, acknowledged):

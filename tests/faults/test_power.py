@@ -3,7 +3,9 @@
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +137,13 @@ def test_power_cut_while_a_store_is_made(tmp_path, monkeypatch):
     assert points > 50
 
 
+def tear(directory):
+    """Delete one message of an atomic publish: how many went."""
+    with closing(sqlite3.connect(directory / "streams.db")) as streams, streams:
+        part = "SELECT max(seq) FROM msg_1 WHERE CAST(headers AS TEXT) LIKE '%Nats-Batch-Sequence: 2%'"
+        return streams.execute(f"DELETE FROM msg_1 WHERE seq = ({part})").rowcount
+
+
 def test_the_judge_finds_planted_defects(tmp_path):
     """A judge that finds nothing is no judge."""
     acknowledged = {}
@@ -148,6 +157,8 @@ def test_the_judge_finds_planted_defects(tmp_path):
         assert court.judge(tmp_path / "data", acknowledged | {9_999: "never"}, [9_999]) == []
         gap = next(each for each in range(1, max(acknowledged)) if each not in acknowledged)
         assert "a hole" in court.judge(tmp_path / "data", acknowledged | {gap: "never"}, [gap])[0]
+        assert tear(tmp_path / "data")
+        assert "is torn" in court.judge_copy(tmp_path / "data", {})[0]
         file = tmp_path / "data" / "streams.db"
         file.write_bytes(file.read_bytes()[:8192] + bytes(4096) + file.read_bytes()[12288:])
         assert court.judge_copy(tmp_path / "data", acknowledged) != []

@@ -14,7 +14,7 @@ import apsw
 
 from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock, current_clock
-from headrace.core.errors import HeadraceError, PublishError, UnsupportedError
+from headrace.core.errors import HeadraceError, PublishError
 from headrace.core.headers import HeadersLike
 from headrace.embedded.advisories import Advisory, Reopened, SyncFailed, guarded
 from headrace.embedded.backup import BackupReport, take
@@ -316,8 +316,12 @@ class EmbeddedStreams:
         await self._publisher.complete(timeout)
 
     async def publish_atomic(self, messages: Sequence[StreamMessage]) -> PubAck:
-        """All or nothing: not built yet."""
-        raise UnsupportedError("publish_atomic is not built yet")
+        """Store up to 1,000 messages of one stream in one commit, or none of them; the answer is that of the last.
+
+        ``AtomicBatchError``: too many, an id that was stored before, several streams, a stream without `allow_atomic`;
+        otherwise the error of the first message that is refused.
+        """
+        return await self._publisher.publish_atomic(messages)
 
     async def sync(self) -> None:
         """Everything acknowledged and every ack so far is on disk."""

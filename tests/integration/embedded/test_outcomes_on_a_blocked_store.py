@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from headrace import Message, Worker, connect, embedded
+from headrace.core.errors import BrokerTimeoutError, PublishError
 from headrace.embedded import EmbeddedOptions
 from headrace.embedded.consumers.retention import remove_settled
 from headrace.embedded.errors import StoreLockedError
-from headrace.streams.config import ConsumerConfig, RetentionPolicy, StreamConfig
+from headrace.streams.config import ConsumerConfig, RetentionPolicy, StreamConfig, StreamMessage
 from headrace.streams.session import SessionOptions
 
 IMPATIENT = EmbeddedOptions(timeout=1)
@@ -153,3 +154,13 @@ async def test_a_worker_outlives_a_neighbour_that_is_stopped(tmp_path):
                 return seen == [b"meanwhile"]
 
             assert await until(handled)
+
+
+@on_a_loop
+async def test_an_atomic_publish_that_is_late_is_not_stored_afterwards(tmp_path):
+    async with embedded.open(tmp_path / "d", options=IMPATIENT) as streams:
+        stream = await streams.create_stream(StreamConfig(name="A", allow_atomic=True))
+        with turn_of(tmp_path / "d", "streams"), pytest.raises((PublishError, BrokerTimeoutError)):
+            await streams.publish_atomic([StreamMessage("A")] * 3)
+        assert (await streams.publish_atomic([StreamMessage("A")] * 2)).sequence == 2
+        assert (await stream.info()).state.messages == 2

@@ -20,10 +20,8 @@ from headrace.streams.config import (
     ReplayPolicy,
     RePublish,
     RetentionPolicy,
-    Rollup,
     StorageType,
     StreamConfig,
-    StreamPublishOptions,
     StreamSource,
     SubjectTransform,
 )
@@ -36,6 +34,7 @@ SUPPORTED = {
     "discard": DiscardPolicy.NEW, "discard_new_per_subject": True, "storage": StorageType.MEMORY,
     "duplicate_window": 1.0, "deny_delete": True, "deny_purge": True, "allow_direct": True, "metadata": {"a": "b"},
     "replicas": 1, "first_sequence": 7, "allow_message_ttl": True, "compression": Compression.NONE,
+    "allow_rollup": True, "allow_atomic": True,
     "consumer_limits": ConsumerLimits(max_ack_pending=1, inactive_threshold=5.0),
 }  # fmt: skip
 REFUSED = {
@@ -67,13 +66,12 @@ ORDERED = {
     "start_time": datetime(1999, 1, 1, tzinfo=UTC), "replay_policy": ReplayPolicy.ORIGINAL, "inactive_threshold": 3.0,
     "headers_only": True, "max_reset_attempts": 3, "name_prefix": "p", "metadata": {"a": "b"},
 }  # fmt: skip
-LATER = {"allow_rollup": True, "allow_atomic": True}
 OTHER_ERROR = {"sealed": True}
 NEEDS = {"discard_new_per_subject": {"discard": DiscardPolicy.NEW, "max_messages_per_subject": 1}}
 
 
 def test_every_field_has_its_line():
-    assert {field.name for field in fields(StreamConfig)} == {*SUPPORTED, *REFUSED, *LATER, *OTHER_ERROR}
+    assert {field.name for field in fields(StreamConfig)} == {*SUPPORTED, *REFUSED, *OTHER_ERROR}
 
 
 @pytest.mark.parametrize("field", SUPPORTED)
@@ -87,7 +85,7 @@ async def test_supported_and_shown(field):
         assert getattr(shown, field) == wanted or field == "subjects"
 
 
-@pytest.mark.parametrize(("field", "value"), [*REFUSED.items(), *LATER.items()])
+@pytest.mark.parametrize(("field", "value"), REFUSED.items())
 @virtual_time
 async def test_refused_by_name(field, value):
     async with embedded.open(":memory:") as streams:
@@ -138,14 +136,11 @@ async def test_ordered_consumers_take_every_field(field):
 
 
 @virtual_time
-async def test_what_is_left_to_the_next_order():
+async def test_calls_that_only_a_server_has():
     async with embedded.open(":memory:") as streams:
         await streams.create_stream(StreamConfig(name="S"))
         consumer = await streams.create_consumer("S", ConsumerConfig(durable="c"))
-        for call in (
-            streams.publish("S", options=StreamPublishOptions(rollup=Rollup.ALL)), streams.publish_atomic([]),
-            consumer.unpin("g"), consumer.reset(),
-        ):  # fmt: skip
+        for call in (consumer.unpin("g"), consumer.reset()):
             with pytest.raises(UnsupportedError):
                 await call
 

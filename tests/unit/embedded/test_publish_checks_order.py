@@ -6,8 +6,8 @@ import pytest
 
 from headrace import embedded
 from headrace.core.broker import Expect
-from headrace.core.errors import Fault, PublishError, UnsupportedError
-from headrace.streams.config import DiscardPolicy, Rollup, StreamConfig, StreamMessage, StreamPublishOptions
+from headrace.core.errors import Fault, PublishError
+from headrace.streams.config import DiscardPolicy, StreamConfig, StreamMessage, StreamPublishOptions
 from headrace.streams.errors import (
     MessageTooLargeError,
     MessageTtlError,
@@ -92,13 +92,6 @@ async def test_too_large_is_refused_before_anything_is_queued():
         with pytest.raises(MessageTooLargeError) as error:
             await streams.publish("s.a", b"x" * 11)
         assert error.value.limit == 10
-
-
-@virtual_time
-async def test_rollup_is_refused_aloud_until_it_is_built():
-    async with embedded.open(":memory:") as streams:
-        with pytest.raises(UnsupportedError, match="rollup"):
-            await streams.publish("s.a", options=StreamPublishOptions(rollup=Rollup.SUBJECT))
 
 
 @virtual_time

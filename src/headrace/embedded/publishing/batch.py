@@ -15,7 +15,8 @@ from headrace.embedded.store.sql import LATEST_NS
 from headrace.embedded.streams.catalog import index_from, intern
 from headrace.embedded.streams.checksum import checksum
 from headrace.embedded.streams.limits import enforce, expire, has_limits
-from headrace.streams.config import StreamPublishOptions
+from headrace.embedded.streams.removal import remove_older, remove_range
+from headrace.streams.config import Rollup, StreamPublishOptions
 from headrace.streams.info import PubAck
 
 __all__ = ["Batch"]
@@ -116,7 +117,19 @@ class Batch:
             return self._fail(entry.order_key, answer)
         if isinstance(answer, PubAck):
             return answer
-        return self._append(run, route, entry, wanted=answer)
+        ack = self._append(run, route, entry, wanted=answer)
+        if entry.options is not None and entry.options.rollup is not None:
+            self._roll_up(run, route, ack.sequence, entry.options.rollup)
+        return ack
+
+    def _roll_up(self, run: Run, route: Route, sequence: int, rollup: Rollup) -> None:
+        """What the message at `sequence` replaces goes in the same commit."""
+        self.flush_run(run)
+        if rollup is Rollup.ALL:
+            remove_range(self.connection, run.record, 0, sequence - 1)
+        else:
+            remove_older(self.connection, run.record, route.subject_id, sequence)
+        run.load(self.connection, self.now)
 
     def _append(self, run: Run, route: Route, entry: Entry, *, wanted: bool) -> PubAck:
         if route.serial != self.routes.serial:

@@ -12,7 +12,7 @@ from headrace.core.errors import PublishError
 from headrace.embedded.consumers.retention import wanted
 from headrace.embedded.publishing.run import Entry, Run
 from headrace.embedded.streams.limits import oldest_bytes
-from headrace.streams.config import DiscardPolicy, RetentionPolicy, StreamPublishOptions
+from headrace.streams.config import DiscardPolicy, RetentionPolicy, Rollup, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError, publish_error_for
 from headrace.streams.info import PubAck
 
@@ -43,9 +43,11 @@ def checked(
     if expect is not None and expect.last_id is not None and expect.last_id != run.last_id:
         return _refusal(entry, 400, 10070, f"wrong last msg ID: {run.last_id}")
     config = run.record.config
+    if options.rollup is not None and not config.allow_rollup:
+        return _refusal(entry, 500, 10111, "rollup not permitted")
     if config.retention is RetentionPolicy.INTEREST and not wanted(connection, run.record.id, entry.subject):
         return False  # takes no room: no limit refuses it
-    full = _discard_new(connection, run, entry) if config.discard is DiscardPolicy.NEW else None
+    full = _discard_new(connection, run, entry, options.rollup) if config.discard is DiscardPolicy.NEW else None
     return True if full is None else full
 
 
@@ -87,8 +89,11 @@ def _value(given: int | Position) -> int:
     return given.value if isinstance(given, Position) else given
 
 
-def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> PublishError | None:
-    """Older ones of the subject make room even here, unless the stream says that they do not."""
+def _discard_new(connection: apsw.Connection, run: Run, entry: Entry, rollup: Rollup | None) -> PublishError | None:
+    """Older ones of the subject make room even here, unless the stream says that they do not; for a rollup always.
+
+    No other limit is lifted for what a rollup deletes: it comes before that.
+    """
     config = run.record.config
     freed = 0  # bytes of what this one would push out; never 0 if there is such a message
     if config.max_messages_per_subject is not None:
@@ -98,7 +103,7 @@ def _discard_new(connection: apsw.Connection, run: Run, entry: Entry) -> Publish
             (run.record.id, entry.subject),
         ).fetchone()
         if row is not None and row[0] >= config.max_messages_per_subject:
-            if config.discard_new_per_subject:
+            if config.discard_new_per_subject and rollup is None:
                 return _refusal(entry, 503, 10077, "maximum messages per subject exceeded")
             freed = oldest_bytes(connection, run.record, entry.subject)
     # what takes the place of another is taken even where limits were lowered below what is there, as by a server

@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.core.broker import Expect
 from headrace.core.delivery import Position
-from headrace.core.errors import ConfigError, UnsupportedError, UsageError
+from headrace.core.errors import ConfigError, UsageError
 from headrace.core.headers import NO_HEADERS, HeadersLike
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.publishing.run import Entry
@@ -18,7 +18,7 @@ from headrace.streams.errors import MessageTooLargeError
 from headrace.streams.names import WireBlock
 from headrace.streams.subjects import validate_subject
 
-__all__ = ["entry_of", "size_of"]
+__all__ = ["entry_of", "size_of", "too_large"]
 
 _BAD_ID = re.compile("[\r\n\x00\ud800-\udfff]")
 
@@ -54,13 +54,16 @@ def entry_of(  # noqa: PLR0917  (called per message: keywords cost)
         block = line if block is None else line + block
     if len(data) + (0 if block is None else len(block) + 12) <= limits.max_payload:
         return Entry(subject, data, block, msg_id, order_key, options)
-    error = MessageTooLargeError(
-        f"{len(data) + len(block or b'')} bytes of headers and body, at most {limits.max_payload}",
-        message_id=msg_id, limit=limits.max_payload,
-    )  # fmt: skip
+    error = too_large(limits, len(data) + len(block or b""), msg_id)
     if raising:
         raise error
     return Entry(subject, b"", None, msg_id, order_key, error)
+
+
+def too_large(limits: EmbeddedOptions, size: int, msg_id: str | None) -> MessageTooLargeError:
+    """The error of a message of so many bytes."""
+    text = f"{size} bytes of headers and body, at most {limits.max_payload}"
+    return MessageTooLargeError(text, message_id=msg_id, limit=limits.max_payload)
 
 
 @lru_cache(4096)
@@ -71,10 +74,8 @@ def _check_subject(subject: str) -> None:
 
 def _needed(options: StreamPublishOptions) -> StreamPublishOptions | None:
     """``None`` where nothing is asked that the transaction has to look at."""
-    if options.rollup is not None:
-        raise UnsupportedError("rollup is not built yet")
-    asked = options.expect is not None or options.expect_stream is not None or options.ttl is not None
-    return options if asked else None
+    asked = (options.expect, options.expect_stream, options.ttl, options.rollup)
+    return options if asked != (None, None, None, None) else None
 
 
 def _option_lines(options: StreamPublishOptions) -> bytes:
@@ -89,6 +90,8 @@ def _option_lines(options: StreamPublishOptions) -> bytes:
     ttl: Any = options.ttl
     if ttl is not None:
         lines.append((names.TTL, "never" if ttl.days >= 999_999_999 else int(ttl.total_seconds())))
+    if options.rollup is not None:
+        lines.append((names.ROLLUP, options.rollup.value))
     return "".join(f"{name}: {value}\r\n" for name, value in lines).encode()
 
 

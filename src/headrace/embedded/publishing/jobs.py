@@ -122,10 +122,14 @@ class PublishJob(Job):
     def _store(self, connection: apsw.Connection) -> None:
         batch = Batch(connection, self.desk.routes, self.clock.now_ns(), self.failed_keys)
         batch.store(self.entries, self.results)
+        self._judge(batch)
         batch.flush()
         self.earliest, self.forget = batch.earliest, batch.forget
         self.stored, self.bytes = batch.stored, batch.bytes
         self._cover()
+
+    def _judge(self, batch: Batch) -> None:
+        """Whether all of it may be stored. Single messages fail alone."""
 
     def _cover(self) -> None:
         """Where commits are not synced, what was given out stands below a mark that is."""

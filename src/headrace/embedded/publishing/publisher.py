@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from headrace.core.errors import BrokerTimeoutError, ClosedError
 from headrace.core.headers import HeadersLike
+from headrace.embedded.publishing.atomic import AtomicJob, Bundle
 from headrace.embedded.publishing.entries import entry_of, size_of
 from headrace.embedded.publishing.jobs import ManyJob, Pending, PublishJob, Waiter, full_disk, late
 from headrace.embedded.publishing.run import Entry, Result, Routes
@@ -120,12 +121,31 @@ class Publisher:
                     break
             place += len(entries)
             job = ManyJob(self, entries, size, failed_keys)
-            self._submit_many(job)
+            self._submit(job)
             jobs.append(job)
         results: list[Result] = []
         for job in jobs:
             results += await job.future
         return results
+
+    async def publish_atomic(self, messages: Sequence[StreamMessage]) -> PubAck:
+        """All of them in one transaction, or none; the answer is that of the last."""
+        self.store.check_writable()
+        bundle, attempts = Bundle(self.store.options, messages), 0
+        while True:
+            if self.disk_full:
+                raise full_disk(None)
+            if self.pending_bytes > self._most_bytes:
+                await self._wait_for_room()
+            job = AtomicJob(self, bundle)
+            self._submit(job)
+            try:
+                return await job.future
+            except NoStreamResponseError:
+                if attempts >= _DEFAULT.retry_attempts:
+                    raise
+                attempts += 1
+                await asyncio.sleep(_seconds(_DEFAULT.retry_wait))
 
     async def publish_async(self, message: StreamMessage, options: StreamPublishOptions | None) -> Pending:
         """Store one message without waiting for its commit; waits only for room in the window."""
@@ -210,7 +230,7 @@ class Publisher:
             job.start(self._timeout)
             self.store.streams.submit(job)
 
-    def _submit_many(self, job: ManyJob) -> None:
+    def _submit(self, job: ManyJob | AtomicJob) -> None:
         self._hand_over()  # what was published before stays before
         self.pending_bytes += job.size
         job.start(self._timeout)

@@ -17,7 +17,6 @@ SERVER_ONLY = (
     "no_ack", "republish", "placement", "mirror", "sources", "mirror_direct", "subject_transform",
     "subject_delete_marker_ttl", "allow_message_counter", "allow_message_schedules", "allow_batched", "extra",
 )  # fmt: skip
-NOT_YET = ("allow_rollup", "allow_atomic")
 _LEAST_AGE = 0.1
 LONGEST_DESCRIPTION = 4_096
 LARGEST_METADATA = 128 * 1024
@@ -33,9 +32,6 @@ def completed(config: StreamConfig, *, in_memory: bool) -> StreamConfig:
     for name in SERVER_ONLY:
         if getattr(config, name):
             raise UnsupportedError(f"{name}: only a server has it, got {getattr(config, name)!r}")
-    for name in NOT_YET:
-        if getattr(config, name):
-            raise UnsupportedError(f"{name} is not built yet, got {getattr(config, name)!r}")
     if config.compression is not Compression.NONE:
         raise UnsupportedError(f"compression: only a server has it, got {config.compression!r}")
     if config.replicas > 1:
@@ -47,6 +43,8 @@ def completed(config: StreamConfig, *, in_memory: bool) -> StreamConfig:
     for name, length in (("max age", age), ("duplicates window", window)):
         if length is not None and length.total_seconds() < _LEAST_AGE:
             raise error_for(500, 10052, f"{name} needs to be >= 100ms")
+    if config.allow_rollup and config.deny_purge:
+        raise error_for(500, 10052, "roll-ups require the purge permission")
     config = replace(config, subjects=config.subjects or (config.name,))
     _check_reserved(config.subjects)
     _check_sizes(config)
@@ -73,7 +71,9 @@ def settled(config: StreamConfig) -> StreamConfig:
     """The config as it is kept: in a sealed stream nothing comes or goes any more, not even by age."""
     if not config.sealed:
         return config
-    return replace(config, max_age=None, discard=DiscardPolicy.NEW, deny_delete=True, deny_purge=True)
+    return replace(
+        config, max_age=None, discard=DiscardPolicy.NEW, deny_delete=True, deny_purge=True, allow_rollup=False
+    )
 
 
 def check_new(config: StreamConfig) -> None:

@@ -9,7 +9,7 @@ import apsw
 
 from headrace.embedded.streams.catalog import StreamRecord, overheads, subject_name
 
-__all__ = ["remove", "remove_range"]
+__all__ = ["remove", "remove_older", "remove_range"]
 
 
 def remove(connection: apsw.Connection, record: StreamRecord, seqs: Sequence[int]) -> int:
@@ -26,6 +26,14 @@ def remove_range(connection: apsw.Connection, record: StreamRecord, low: int, hi
     if removed:
         _settle_edges(connection, record)
     return removed
+
+
+def remove_older(connection: apsw.Connection, record: StreamRecord, subject: int, sequence: int) -> int:
+    """Delete what stands on a subject in front of `sequence`; how many there were."""
+    (many,) = connection.execute("SELECT indexed_from FROM stream WHERE id = ?", (record.id,)).fetchone() or (0,)
+    table = f"subject_seq_{record.id}" if many else f"msg_{record.id}"
+    found = connection.execute(f"SELECT seq FROM {table} WHERE subject = ? AND seq < ?", (subject, sequence))
+    return remove(connection, record, [seq for (seq,) in found])
 
 
 def _runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
