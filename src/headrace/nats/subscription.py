@@ -37,6 +37,11 @@ class Subscription:
         self._owner.handlers[self.key] = self._count
         self._owner.limit(self)
 
+    def quiet(self) -> None:
+        """Tell the server that nothing more is wanted. What is on its way is still handed out, until `unsubscribe`."""
+        if not self.closed:
+            self._owner.quiet(self)
+
     def frames(self) -> bytes:
         """SUB, and UNSUB with what is left of its limit."""
         return self._line + self.limit_frame()
@@ -76,8 +81,13 @@ class Subscriptions:
 
     def remove(self, subscription: Subscription) -> None:
         """End it, and tell the server."""
+        self.quiet(subscription)
         self.forget(subscription)
-        if self._outgoing.attached and not self._outgoing.withdraw(subscription.frame):
+
+    def quiet(self, subscription: Subscription) -> None:
+        """Tell the server, once, that nothing more is wanted."""
+        known = self._all.pop(subscription.sid, None) is not None
+        if known and self._outgoing.attached and not self._outgoing.withdraw(subscription.frame):
             self._outgoing.control(b"UNSUB %d\r\n" % subscription.sid)
 
     def limit(self, subscription: Subscription) -> None:

@@ -24,7 +24,7 @@ from headrace.streams.fetch import YIELD_EVERY, give_back
 from headrace.streams.msg import Msg
 from headrace.streams.session import PullSession
 
-__all__ = ["ErrorHandler", "ReadStats", "Reading", "is_terminal"]
+__all__ = ["ErrorHandler", "ReadStats", "Reading", "is_terminal", "pause_after"]
 
 T = TypeVar("T")
 ErrorHandler = Callable[[Any, Exception], "Awaitable[None] | None"]
@@ -58,6 +58,11 @@ class ReadStats(msgspec.Struct, frozen=True, kw_only=True):
 def is_terminal(error: Exception) -> bool:
     """Whether a reader that meets it is over. A broker's error is not, unless its class says so; all others are."""
     return error.terminal if isinstance(error, StreamError) else not isinstance(error, BrokerError)
+
+
+def pause_after(error: Exception) -> float:
+    """Seconds until a reader that goes on tries again."""
+    return 0.0 if isinstance(error, _AT_ONCE) else _RETRY_WAIT
 
 
 class Reading:
@@ -210,8 +215,9 @@ class Reading:
                 raise
             if isinstance(error, NoHeartbeatError):
                 raise
-            if not isinstance(error, _AT_ONCE):
-                await self._interruptible(asyncio.sleep(_RETRY_WAIT))
+            wait = pause_after(error)
+            if wait:
+                await self._interruptible(asyncio.sleep(wait))
             return None
 
     async def _interruptible(self, awaitable: Coroutine[Any, Any, T]) -> T | None:

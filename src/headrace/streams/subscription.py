@@ -7,17 +7,22 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from headrace.core.delivery import RELEASE, Delivery, Outcome, Position
-from headrace.core.errors import ClosedError, StoreError, UsageError
+from headrace.core.errors import BrokerError, ClosedError, StoreError, UsageError
 from headrace.streams.consumer import Consumer
-from headrace.streams.errors import ConsumerDeletedError, ConsumerNotFoundError
+from headrace.streams.errors import (
+    ConsumerDeletedError,
+    ConsumerNotFoundError,
+    StreamError,
+    StreamNotFoundError,
+)
 from headrace.streams.msg import Msg
+from headrace.streams.reading import is_terminal, pause_after
 from headrace.streams.session import PullSession, SessionOptions
 from headrace.streams.wire import decode
 
 __all__ = ["StreamSubscription"]
 
 _log = logging.getLogger(__name__)
-_PAUSE = 1.0
 Remake = Callable[[int], Awaitable[Consumer]]
 """Make a private consumer anew, behind this stream sequence."""
 
@@ -166,17 +171,17 @@ class StreamSubscription:
             await session.aclose()
 
     async def _pull_through(self, limit: int, deadline: float) -> list[Msg]:
-        """An outage of the store (a full disk, a stopped neighbour) ends no reader: said once, and tried again."""
+        """An outage (a full disk, a stopped neighbour, another leader) ends no reader: said once, and tried again."""
         loop = asyncio.get_running_loop()
         try:
             messages = await self._pull(limit, max(0.0, deadline - loop.time()))
-        except StoreError as error:
-            if not error.retryable:
+        except (BrokerError, StoreError) as error:
+            if not error.retryable if isinstance(error, StoreError) else is_terminal(error):
                 raise
             if not self._outage:
                 _log.warning("%s: nothing can be pulled now, tried again: %s", self._consumer.name, error)
             self._outage = True
-            await asyncio.sleep(max(0.0, min(_PAUSE, deadline - loop.time())))
+            await asyncio.sleep(max(0.0, min(pause_after(error), deadline - loop.time())))
             return []
         self._outage = False
         return messages
@@ -192,7 +197,12 @@ class StreamSubscription:
 
     async def _make_anew(self, remake: Remake) -> None:
         """A private consumer went meanwhile (a server restart, 5 minutes away): continue behind the last message."""
-        self._consumer = await remake(self._last)
+        try:
+            self._consumer = await remake(self._last)
+        except StreamNotFoundError:
+            raise
+        except BrokerError as error:
+            raise StreamError(f"not made anew: {error}") from error
         for msg in self._held:
             self._owners.setdefault(msg, self._session)
         self._session = self._consumer.session(self._options)

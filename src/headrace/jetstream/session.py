@@ -1,0 +1,398 @@
+"""ServerSession: one reader of one consumer of a server. It buffers what comes, hands it over, and ends in order.
+
+What to ask for is said by `PullState`, asked through `PullInbox`; what becomes of a message is written by `Leases`.
+`_receive` buffers messages right out of the parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+
+from headrace.core.delivery import RELEASE, Outcome
+from headrace.core.errors import ClosedError, HeadraceError, UsageError
+from headrace.jetstream.acks import facts_in, is_ack_subject
+from headrace.jetstream.api import Api
+from headrace.jetstream.inbox import PullInbox
+from headrace.jetstream.leases import Leases
+from headrace.jetstream.order import Order
+from headrace.jetstream.pull import PullState
+from headrace.nats.block import fields_of, lines_of, status_of
+from headrace.streams.errors import (
+    ConsumerDeletedError,
+    ConsumerNotFoundError,
+    MaxBytesExceededError,
+    NoHeartbeatError,
+    StreamError,
+    StreamNotFoundError,
+)
+from headrace.streams.fetch import wire_size
+from headrace.streams.info import ConsumerInfo
+from headrace.streams.msg import Msg, MsgMetadata
+from headrace.streams.session import SessionOptions
+
+__all__ = ["ServerSession"]
+
+_LOOK = 2.0
+"""A pull of 0 s waits so long for the server to say what is there."""
+_PIN = "Nats-Pin-Id"
+
+
+class ServerSession:
+    """See `headrace.streams.session.PullSession`."""
+
+    def __init__(self, api: Api, info: ConsumerInfo, options: SessionOptions) -> None:
+        self.expired_in_buffer = 0
+        self._api = api
+        self._connection = api.connection
+        self._now = api.connection.clock.monotonic
+        self._label = f"{info.stream}.{info.name}"
+        self._leases = Leases(api, info.config)
+        self._state = PullState(options)
+        requests = api.subject(f"CONSUMER.MSG.NEXT.{self._label}")
+        self._inbox = PullInbox(api.connection, requests, self._state, self._receive, self._missing)
+        self._buffer: deque[Msg] = deque()
+        self._sizes: deque[int] | None = None if options.max_bytes is None else deque()
+        self._order = None if options.follows is None else Order(options.follows, self._label)
+        self._special = self._order is not None or self._sizes is not None or options.group is not None
+        self._held, self._tracked = self._leases.held, self._leases.tracked
+        self._waiter: asyncio.Future[None] | None = None
+        self._silent = asyncio.Event()
+        """Stopped, and nothing is on its way any more."""
+        self._error: Exception | None = None
+        self._ended: Exception | None = None
+        self._stamp = 0.0
+        self._in_turn = self._begun = self._pulling = self._stopped = self._closed = False
+
+    @property
+    def late_settles(self) -> int:
+        """See `PullSession.late_settles`."""
+        return self._leases.late
+
+    @property
+    def held(self) -> int:
+        """See `PullSession.held`."""
+        return len(self._held)
+
+    async def pull(self, limit: int, wait: float, *, max_bytes: int | None = None) -> list[Msg]:
+        """See `PullSession.pull`."""
+        if self._pulling:
+            raise UsageError("one pull at a time")
+        self._pulling = True
+        state = self._state
+        once = state.options.once
+        deadline = self._now() + wait
+        looked = False
+        try:
+            self._begin()
+            while True:
+                state.aim(limit)
+                left = max(0.0, deadline - self._now())
+                asked = not looked and self._refill(left if wait > 0 else 0.0)
+                found = self._take_many(limit, max_bytes)
+                if found:
+                    return found
+                if state.doubtful and not self._stopped:
+                    await self._inquire()
+                self._raise_error()
+                if self._stopped:
+                    if self._silent.is_set():
+                        return []
+                    await self._sleep(None)  # what is on its way still comes
+                    continue
+                if asked and wait <= 0:
+                    looked, deadline = True, self._now() + _LOOK
+                elif state.over or not (left or once) or (looked and not state.open):
+                    return []
+                await self._sleep(None if once else deadline - self._now())
+        finally:
+            self._pulling = False
+
+    def take(self) -> Msg | None:
+        """See `PullSession.take`."""
+        buffer = self._buffer
+        if not buffer:
+            return None
+        state = self._state
+        if state.limit != 1:
+            state.aim(1)
+        if state.open + len(buffer) < state.threshold or self._sizes is not None:
+            self._refill(None)
+        msg = buffer.popleft()
+        if self._sizes:
+            self._sizes.popleft()
+        if self._leases.is_current(msg):
+            return msg
+        self._drop(msg)
+        return next(iter(self._take_many(1, None)), None)
+
+    def alive(self, msg: Msg) -> bool:
+        """See `PullSession.alive`."""
+        return self._leases.alive(msg)
+
+    def facts_of(self, msg: Msg) -> tuple[int, int, int]:
+        """See `PullSession.facts_of`."""
+        return facts_in(msg.token)
+
+    def metadata_of(self, msg: Msg) -> MsgMetadata:
+        """See `MsgOwner.metadata_of`."""
+        return self._leases.metadata_of(msg)
+
+    def reply_of(self, msg: Msg) -> str:
+        """See `MsgOwner.reply_of`."""
+        return self._leases.reply_of(msg)
+
+    def settle(self, msg: Msg, outcome: Outcome) -> None:
+        """See `MsgOwner.settle`. ``NotStreamMessageError`` before a byte for what has no acknowledgement subject."""
+        self._leases.settle(msg, outcome)
+
+    def extend(self, msg: Msg) -> None:
+        """See `MsgOwner.extend`."""
+        self._leases.extend(msg)
+
+    def keep(self) -> None:
+        """See `PullSession.keep`."""
+        self._leases.keep()
+
+    async def confirm(self, msg: Msg) -> None:
+        """See `MsgOwner.confirm`."""
+        await self._leases.confirm(msg)
+
+    async def flush(self) -> None:
+        """See `PullSession.flush`."""
+        await self._leases.flush()
+
+    async def stop(self) -> None:
+        """See `PullSession.stop`. Once the consumer has answered, no pull of ours can take what is handed back."""
+        if self._stopped:
+            await self._silent.wait()
+            return
+        self._stopped = True
+        try:
+            if self._state.open and self._ended is None and self._connection.connected:
+                self._inbox.quiet()
+                with suppress(HeadraceError):
+                    await self._api.ask(f"CONSUMER.INFO.{self._label}")
+        finally:
+            self._inbox.close()
+            self._silent.set()
+            self._wake()
+
+    async def aclose(self) -> None:
+        """See `PullSession.aclose`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self.stop()
+        finally:
+            self._let_go()
+        if self._ended is None:
+            with suppress(ConsumerDeletedError):
+                await self._leases.flush()
+
+    # --- what the connection tells
+
+    def lost(self, error: BaseException) -> None:
+        """The link is gone, and every pull with it."""
+        self._inbox.close()
+        self._leases.lost()
+
+    def restored(self) -> None:
+        """There is a link again: a new inbox, and who waits pulls again. An ordered reader may have missed some."""
+        if self._stopped or self._ended is not None:
+            return
+        if self._order is not None:
+            self._fail(ConsumerDeletedError("the connection was lost meanwhile"))
+            return
+        self._inbox.open()
+        self._wake()
+
+    def closed(self, error: BaseException | None) -> None:
+        """The connection is closed for good."""
+        failure = ClosedError("the connection was closed")
+        failure.__cause__ = error
+        self._fail(failure)
+
+    # --- receiving
+
+    def _receive(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        """One frame for the inbox. Quick, and never raises."""
+        stamp = self._stamp if self._in_turn else self._begin_turn()
+        if not is_ack_subject(reply):
+            self._receive_other(subject, reply, header, data)
+            return
+        if self._special and not self._look_at(subject, reply, header, data):
+            return
+        try:
+            text = subject.decode()
+        except UnicodeDecodeError:
+            text = subject.decode("utf-8", "surrogateescape")
+        msg = Msg(self._leases, text, data, lines_of(header) if header else b"", reply)
+        self._buffer.append(msg)
+        if self._tracked:
+            self._held[msg] = stamp
+        state = self._state
+        if state.open and not self._special:
+            state.open -= 1  # PullState.came, written out
+        else:
+            state.came(self._sizes[-1] if self._sizes else 0)
+
+    def _look_at(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> bool:
+        """What only some sessions ask: order, size, pin. False: the message is not taken."""
+        gap = None if self._order is None else self._order.gap_before(reply)
+        if gap is not None:
+            self._fail(gap)
+        if self._ended is not None:
+            return False
+        if self._sizes is not None:
+            self._sizes.append(len(subject) + len(reply) + len(header) + len(data))
+        if self._state.options.group is not None and header:
+            self._state.pin = next(iter(fields_of(header).get(_PIN, ())), self._state.pin)
+        return True
+
+    def _receive_other(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        """A status; or what somebody else sent here: a message that cannot be settled."""
+        status = None if reply or data else status_of(header)
+        if status is None:
+            text = subject.decode("utf-8", "surrogateescape")
+            self._buffer.append(Msg(self._leases, text, data, lines_of(header) if header else b"", reply))
+            if self._sizes is not None:
+                self._sizes.append(0)
+            return
+        code, text = status
+        number = subject.rpartition(b".")[2]
+        fields = fields_of(header)
+        if code == 100 and self._order is not None and (gap := self._order.gap_at_end(fields)):
+            self._fail(gap)
+        error = self._state.status(int(number) if number.isdigit() else 0, code, text, fields, now=self._stamp)
+        if error is not None:
+            self._fail(error)
+
+    def _begin_turn(self) -> float:
+        """The first frame of a loop turn: one look at the clock, one wake-up for all of them."""
+        self._in_turn = True
+        self._stamp = self._now()
+        self._state.heard(self._stamp)
+        self._leases.sweep()
+        self._connection.loop.call_soon(self._end_turn)
+        self._wake()
+        return self._stamp
+
+    def _end_turn(self) -> None:
+        self._in_turn = False
+        self._wake()
+
+    # --- asking
+
+    def _begin(self) -> None:
+        """At the first pull."""
+        if self._begun:
+            return
+        self._begun = True
+        if self._connection.closed:
+            self._ended = ClosedError("the connection was closed")
+            return
+        self._connection.add_listener(self)
+        if self._connection.connected:
+            self._inbox.open()
+
+    def _refill(self, wait: float | None) -> bool:
+        """Ask for more if it is time to; whether it did."""
+        return not self._stopped and self._inbox.ask(len(self._buffer), sum(self._sizes or ()), wait)
+
+    def _missing(self) -> None:
+        """The server is silent. Without a promised heartbeat that is no error: who waits asks again."""
+        if self._state.promised:
+            self._fail(NoHeartbeatError(f"nothing heard of {self._label}, not even a heartbeat"))
+        self._wake()
+
+    async def _inquire(self) -> None:
+        """Nobody answered a pull: is the consumer gone, or its server? Cancelled, it is asked again."""
+        self._state.back_off(self._now())
+        try:
+            await self._api.ask(f"CONSUMER.INFO.{self._label}")
+        except (ConsumerNotFoundError, StreamNotFoundError) as error:
+            self._fail(ConsumerDeletedError(f"{self._label}: {error}"))
+        except HeadraceError as error:
+            self._fail(StreamError(f"nobody answers for {self._label}: {error}", code=503))
+        self._state.doubtful = False
+
+    async def _sleep(self, wait: float | None) -> None:
+        """Until something comes, `wait` is over, or the next pull may leave."""
+        loop = self._connection.loop
+        held_back = self._state.not_before - self._now()
+        if held_back > 0:
+            wait = held_back if wait is None else min(wait, held_back)
+        waiter = self._waiter = loop.create_future()
+        timer = None if wait is None else loop.call_later(max(0.0, wait), self._wake)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- handing over
+
+    def _take_many(self, limit: int, max_bytes: int | None) -> list[Msg]:
+        """From the buffer, what ran out there left out."""
+        found: list[Msg] = []
+        buffer, sizes, is_current = self._buffer, self._sizes, self._leases.is_current
+        while buffer and len(found) < limit:
+            if max_bytes is not None:
+                max_bytes -= wire_size(buffer[0])
+                if max_bytes < 0:
+                    if not found:
+                        raise MaxBytesExceededError
+                    break
+            msg = buffer.popleft()
+            if sizes is not None:
+                sizes.popleft()
+            if is_current(msg):
+                found.append(msg)
+            else:
+                self._drop(msg)
+        return found
+
+    def _drop(self, msg: Msg) -> None:
+        """It is being redelivered: whoever gets it then handles it."""
+        self._held.pop(msg, None)
+        self._state.dropped()
+        self.expired_in_buffer += 1
+
+    # --- ending
+
+    def _fail(self, error: Exception) -> None:
+        """To be raised once the buffer is empty. What is terminal ends the session."""
+        if self._ended is not None:
+            return
+        if getattr(error, "terminal", not isinstance(error, StreamError)):
+            self._ended = error
+            self._inbox.close()
+        else:
+            self._error = error
+        self._wake()
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if self._ended is not None:
+            error = self._ended
+        if error is not None:
+            raise error
+
+    def _let_go(self) -> None:
+        """Hand back in order what nobody saw, and let go of everything."""
+        if self._begun:
+            self._connection.remove_listener(self)
+        for msg in self._buffer:
+            if self._leases.release(msg):
+                msg.outcome = RELEASE
+        self._buffer.clear()
+        self._leases.forget()
+        self._wake()
