@@ -52,7 +52,7 @@ class Wrong:
 
 def wrong_consumer(consumer, mutant):
     """The consumer itself, with a session and methods of the mutant: all ways to read go through `session`."""
-    for name in ("info", "session"):
+    for name in ("info", "pause", "session"):
         if hasattr(mutant, name):
             setattr(consumer, name, getattr(mutant, name)(getattr(consumer, name)))
     if hasattr(mutant, "Session"):

@@ -9,6 +9,7 @@ from headrace.testing.conformance import (
     broker_publish,
     stream_consume,
     stream_read,
+    stream_second,
     stream_settle,
     stream_store,
 )
@@ -26,4 +27,5 @@ def broker_checks(capabilities: Capabilities) -> list[BrokerCheck]:
 def stream_checks(capabilities: Capabilities) -> list[StreamCheck]:
     """Every check of the stream model, in the same form."""
     checks = (*stream_store.CHECKS, *stream_consume.CHECKS, *stream_settle.CHECKS, *stream_read.CHECKS)
+    checks += stream_second.CHECKS
     return [excluded_by(check, capabilities) for check in checks]
