@@ -29,7 +29,6 @@ NAK_BODY = b"-NAK"
 PROGRESS_BODY = b"+WPI"
 
 _PREFIX = b"$JS.ACK."
-_ACK = b"ACK"
 _SHORT = 9
 _LONG = 11
 _NO_DOMAIN = "_"
@@ -49,7 +48,7 @@ def is_ack_subject(reply: bytes) -> bool:
 def facts_in(reply: bytes) -> tuple[int, int, int]:
     """Stream sequence, delivery count, stored time in ns. ``NotStreamMessageError``."""
     tokens = reply.split(b".", _SHORT)
-    if len(tokens) == _SHORT and (b"%b%b%b" % (tokens[4], tokens[5], tokens[7])).isdigit() and tokens[1] == _ACK:
+    if len(tokens) == _SHORT and b"".join(tokens[4:]).isdigit() and reply.startswith(_PREFIX):
         try:
             return int(tokens[5]), int(tokens[4]), int(tokens[7])
         except ValueError:
@@ -68,15 +67,11 @@ def metadata_in(reply: bytes) -> MsgMetadata:
     delivered, sequence, order, stamp, pending = map(int, _numbers(reply))
     names = reply.decode("utf-8", "surrogateescape").split(".")[2 : _start(reply)]
     domain = names[0] if len(names) == 4 else ""
-    try:
-        timestamp = time_of_ns(stamp)
-    except OverflowError:
-        raise _refused(reply) from None
     return MsgMetadata(
         sequence=SequencePair(sequence, order),
         num_delivered=delivered,
         num_pending=pending,
-        timestamp=timestamp,
+        timestamp=time_of_ns(stamp),
         stream=names[-2],
         consumer=names[-1],
         domain="" if domain == _NO_DOMAIN else domain,
