@@ -39,6 +39,10 @@ class Sink(Protocol):
         """PONG."""
         ...
 
+    def take_ok(self) -> None:
+        """+OK, which nobody asked for."""
+        ...
+
     def take_error(self, text: str) -> None:
         """-ERR with this text, quotes removed."""
         ...
@@ -133,7 +137,9 @@ class Parser:
             self._sink.take_info(text)
         elif verb == b"-ERR":
             self._sink.take_error(text.strip(b"'").decode("utf-8", "replace"))
-        elif verb != b"+OK":
+        elif verb == b"+OK":
+            self._sink.take_ok()
+        else:
             raise ProtocolError(f"no such frame: {line[:64]!a}")
         return []
 

@@ -160,6 +160,10 @@ class Link(asyncio.Protocol):
         elif not self.first_pong.done():
             self.first_pong.set_result(None)
 
+    def take_ok(self) -> None:
+        """+OK."""
+        self._frames += 1
+
     def take_error(self, text: str) -> None:
         """-ERR: the end of the link, but for those after which a server goes on."""
         self._frames += 1

@@ -50,6 +50,9 @@ class Heard:
     def take_pong(self):
         self.calls.append("PONG")
 
+    def take_ok(self):
+        pass
+
     def take_error(self, text):
         self.calls.append(("-ERR", text))
 
