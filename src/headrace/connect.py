@@ -43,11 +43,12 @@ class Connecting:
 def connect(
     url: str | os.PathLike[str], *, options: object = None, create: bool = True, clock: Clock | None = None
 ) -> Connecting:
-    """Open the engine that `url` names: a directory or ``:memory:`` (embedded). Closing the broker closes the engine.
+    """Open the engine that `url` names. Closing the broker closes the engine.
 
-    ``options``: the engine's own (``EmbeddedOptions`` …). ``create=False``: what does not exist is not made. A wrong
-    scheme, query key or kind of options is a ``ConfigError``, an engine that is not built an ``UnsupportedError``;
-    both are raised here, before any I/O.
+    A directory or ``:memory:``: embedded. ``nats://``, ``tls://``: JetStream; commas between several servers of one
+    cluster. ``options``: the engine's own (``EmbeddedOptions``, ``JetStreamOptions``). ``create=False``: what does not
+    exist is not made. A wrong scheme, query key or kind of options is a ``ConfigError``, an engine that is not built
+    an ``UnsupportedError``; both are raised here, before any I/O.
     """
     text = os.fspath(url)
     if not isinstance(text, str) or not text:
@@ -95,6 +96,38 @@ def _path_of(url: str) -> str:
     return unquote(parts.path)
 
 
+def _jetstream(url: str, options: Any) -> Callable[[bool, Clock | None], Awaitable[Broker]]:
+    from headrace.jetstream.options import JetStreamOptions
+    from headrace.nats.servers import parse_servers
+
+    given = JetStreamOptions() if options is None else options
+    if not isinstance(given, JetStreamOptions):
+        raise ConfigError(f"options must be JetStreamOptions for a NATS server, got {type(options).__name__}")
+    servers = _servers_of(url)
+    parse_servers(servers)
+
+    async def open_it(create: bool, clock: Clock | None) -> Broker:  # noqa: FBT001  (called in one place)
+        from headrace.jetstream.broker import opened
+
+        return await opened(servers, options=given, create=create, clock=clock)
+
+    return open_it
+
+
+def _servers_of(url: str) -> list[str]:
+    """``nats://one,two``: what is named without a scheme has that of the first. No error here shows credentials."""
+    scheme = url.partition("://")[0].lower()
+    servers: list[str] = []
+    for part in url.split(","):
+        server = part if "://" in part else f"{scheme}://{part}"
+        bare, asked, query = part.rpartition("@")[2].partition("?")
+        if asked:
+            key = query.partition("=")[0][:64]
+            raise ConfigError(f"url has an unknown query key {key!a} behind {bare!a}: options go into JetStreamOptions")
+        servers.append(server)
+    return servers
+
+
 def _not_built(name: str) -> Callable[[str, Any], Any]:
     def refuse(*_: object) -> Any:
         raise UnsupportedError(f"the {name} engine is not built yet in this version of headrace")
@@ -105,8 +138,8 @@ def _not_built(name: str) -> Callable[[str, Any], Any]:
 _SCHEMES: dict[str, Callable[[str, Any], Callable[[bool, Clock | None], Awaitable[Broker]]]] = {
     "": _embedded,
     "file": _embedded,
-    "nats": _not_built("NATS JetStream"),
-    "tls": _not_built("NATS JetStream"),
+    "nats": _jetstream,
+    "tls": _jetstream,
     "kafka": _not_built("Kafka"),
     "sqs": _not_built("SQS"),
 }

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli.opening import open_broker, run, streams_of
-from headrace.cli.options import DEFAULT_URL, Json, Url
+from headrace.cli.options import DEFAULT_URL, Json, Url, shown
 from headrace.cli.output import Counter, counting, print_document, print_table
 from headrace.core.broker import Broker
 from headrace.core.delivery import Delivery
@@ -74,7 +74,7 @@ def bench(
     """
     results = run(_bench(url, messages, size))
     if json:
-        print_document({"url": url, "size": size, "results": [result.facts() for result in results]})
+        print_document({"url": shown(url), "size": size, "results": [result.facts() for result in results]})
         return
     print_table(
         ("what", "messages", "per second", "CPU µs per message"),

@@ -19,7 +19,7 @@ from rich.table import Table
 from headrace.cli.exits import ExitCode
 from headrace.cli.history import Commit, commits, count_commits
 from headrace.cli.opening import open_broker, run, streams_of
-from headrace.cli.options import Json
+from headrace.cli.options import Json, shown
 from headrace.cli.output import console, counted, print_document, safe
 from headrace.cli.proof import COMMITS, DEAD, HANDLED, Handled, Ledger, commit_of, read_ledger
 from headrace.core.broker import Broker
@@ -55,7 +55,7 @@ def demo(
     Ctrl-C stops it; the next run goes on where this one stopped. It ends by saying what it proved.
     """
     if dir is not None and url is not None:
-        raise ConfigError(f"--dir and --url exclude each other, got {str(dir)!a} and {url!a}")
+        raise ConfigError(f"--dir and --url exclude each other, got {str(dir)!a} and {shown(url)!a}")
     raise typer.Exit(run(_demo(repo, dir or _DIRECTORY, url, limit, json=json)))
 
 
@@ -289,9 +289,11 @@ def _say_hello(repo: Path, place: str, total: int, before: Ledger) -> None:
     print(f"{counted(total, 'commit')} in {where}; {_HANDLERS} handlers, one author's commits in order")
     if before.published:
         done = len(before.handled) + len(before.dead)
-        print(f"going on in {safe(place)}: {len(before.published):,} were published, {done:,} are done", flush=True)
+        print(
+            f"going on in {safe(shown(place))}: {len(before.published):,} were published, {done:,} are done", flush=True
+        )
     else:
-        print(f"beginning in {safe(place)}; Ctrl-C stops, the next run goes on", flush=True)
+        print(f"beginning in {safe(shown(place))}; Ctrl-C stops, the next run goes on", flush=True)
 
 
 def _say_goodbye(scene: _Scene, after: Ledger, place: str, *, stopped: bool, json: bool) -> None:
@@ -302,7 +304,7 @@ def _say_goodbye(scene: _Scene, after: Ledger, place: str, *, stopped: bool, jso
         print(_line(scene))
     if stopped:
         print(f"stopped; {len(after.waiting):,} published commits wait, run it again to go on")
-    print(f"proved, from what is stored in {safe(place)}:")
+    print(f"proved, from what is stored in {safe(shown(place))}:")
     dead = counted(len(after.dead), "dead letter")
     parts = f"{len(after.published):,} published = {len(after.handled):,} handled + {dead}"
     if after.waiting:
@@ -315,7 +317,7 @@ def _say_goodbye(scene: _Scene, after: Ledger, place: str, *, stopped: bool, jso
         print(f"  went on        {scene.before:,} handled by earlier runs; {after.repeated:,} of all handled twice")
     if after.dead:
         command = "headrace" if shutil.which("headrace") else safe(sys.argv[0])  # make demo runs it out of .venv
-        print(f"look: {command} dead ls {COMMITS} --url {safe(place)}")
+        print(f"look: {command} dead ls {COMMITS} --url {safe(shown(place))}")
 
 
 def _facts(scene: _Scene, after: Ledger, *, stopped: bool) -> dict[str, Any]:

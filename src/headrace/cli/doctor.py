@@ -18,7 +18,7 @@ import typer
 from headrace.cli.examination import FILES, Finding, Verdict, examine_store
 from headrace.cli.exits import ExitCode
 from headrace.cli.opening import open_streams, run
-from headrace.cli.options import DEFAULT_URL, Json, Url, directory_of, is_directory
+from headrace.cli.options import DEFAULT_URL, Json, Url, directory_of, is_directory, shown
 from headrace.cli.output import print_document, safe
 
 __all__ = ["doctor"]
@@ -48,7 +48,7 @@ def doctor(
         findings.append(_connection(url))
     healthy = all(finding.verdict is not Verdict.BAD for finding in findings)
     if json:
-        print_document({"url": url, "healthy": healthy, "checks": findings})
+        print_document({"url": shown(url), "healthy": healthy, "checks": findings})
     else:
         for finding in findings:
             print(f"{finding.verdict.value:<8} {finding.check:<12} {safe(finding.text)}")
@@ -154,6 +154,9 @@ def _connection(url: str) -> Finding:
     async def look() -> str:
         async with open_streams(url) as streams:
             account = await streams.account_info()
-        return f"answers; {account.streams} streams, {account.consumers} consumers"
+            text = f"answers; {account.streams} streams, {account.consumers} consumers"
+            if (connection := getattr(streams, "connection", None)) is None:
+                return text
+            return f"nats-server {connection.server_info.version} {text}"
 
     return Finding("broker", Verdict.GOOD, run(look()))

@@ -26,7 +26,9 @@ def front(
     ] = False,
     timeout: Annotated[
         str | None,
-        typer.Option(metavar="TIME", envvar="HEADRACE_TIMEOUT", help="Longest wait for the broker; else 30s."),
+        typer.Option(
+            metavar="TIME", envvar="HEADRACE_TIMEOUT", help="Longest wait for the broker; else 30s, for a server 5s."
+        ),
     ] = None,
 ) -> None:
     """Durable message streams, on a directory or a server."""

@@ -21,6 +21,7 @@ __all__ = ["TIMEOUT", "open_broker", "open_streams", "run", "streams_of"]
 T = TypeVar("T")
 
 
+_JETSTREAM = ("nats://", "tls://")
 TIMEOUT: ContextVar[timedelta | None] = ContextVar("timeout", default=None)
 """Longest wait for the broker (--timeout); ``None``: the engine's own default."""
 
@@ -61,6 +62,10 @@ async def open_broker(url: str, *, look_only: bool = False, create: bool = True)
             create=not is_directory(url) or (create and not look_only),
             timeout=TIMEOUT.get() or EmbeddedOptions.timeout,
         )
+    elif url.lower().startswith(_JETSTREAM):
+        from headrace.jetstream.options import JetStreamOptions
+
+        options = JetStreamOptions(timeout=TIMEOUT.get() or JetStreamOptions.timeout)
     async with connect(url, options=options, create=not look_only) as broker:
         yield broker
 

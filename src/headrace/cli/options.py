@@ -14,7 +14,18 @@ import typer
 
 from headrace.core.errors import ConfigError, HeadraceError
 
-__all__ = ["DEFAULT_URL", "Json", "Url", "Yes", "confirm", "directory_of", "duration_of", "is_directory", "is_embedded"]
+__all__ = [
+    "DEFAULT_URL",
+    "Json",
+    "Url",
+    "Yes",
+    "confirm",
+    "directory_of",
+    "duration_of",
+    "is_directory",
+    "is_embedded",
+    "shown",
+]
 
 DEFAULT_URL = "./data"
 MEMORY = ":memory:"
@@ -58,10 +69,17 @@ def is_embedded(url: str) -> bool:
     return url == MEMORY or is_directory(url)
 
 
+def shown(url: str) -> str:
+    """The URL as it may be printed: without what may be a secret, however it was quoted."""
+    if is_embedded(url) or "@" not in url:
+        return url
+    return f"{url.partition('://')[0]}://…@{url.rpartition('@')[2]}"
+
+
 def directory_of(url: str, command: str) -> Path:
     """The directory that `url` names; ``ConfigError`` where it names something else."""
     if not is_directory(url):
-        raise ConfigError(f"{command} works on a directory, got --url {url!a}")
+        raise ConfigError(f"{command} works on a directory, got --url {shown(url)!a}")
     return Path(unquote(urlsplit(url).path) if url.startswith(_FILE) else url)
 
 

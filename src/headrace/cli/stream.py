@@ -9,7 +9,17 @@ import typer
 
 from headrace.cli.exits import NotFoundError
 from headrace.cli.opening import open_streams, run
-from headrace.cli.options import DEFAULT_URL, Json, Url, Yes, confirm, directory_of, duration_of
+from headrace.cli.options import (
+    DEFAULT_URL,
+    Json,
+    Url,
+    Yes,
+    confirm,
+    directory_of,
+    duration_of,
+    is_embedded,
+    shown,
+)
 from headrace.cli.output import cell, console, counted, print_document, print_facts, print_table
 from headrace.core.errors import ConfigError, UnsupportedError
 from headrace.streams.config import DiscardPolicy, PurgeOptions, RetentionPolicy, StreamConfig
@@ -171,10 +181,10 @@ def backup(
 
 
 async def _backup(url: str, file: Path, names: list[str] | None, *, overwrite: bool, json: bool) -> None:
+    if not is_embedded(url):
+        raise UnsupportedError(f"backup works on a directory, got --url {shown(url)!a}")
     async with open_streams(url, look_only=True) as streams:
         engine = cast("Any", streams)
-        if not hasattr(engine, "backup"):
-            raise UnsupportedError(f"backup works on a directory, got --url {url!a}")
         for name in names or ():
             await streams.stream(name)
         with console(err=True).status("backing up"):
