@@ -118,10 +118,10 @@ class Api:
         offset = 0
         for _ in range(_MOST_PAGES):
             answer = await self.ask(subject, {**body, "offset": offset})
+            size, total = count(answer), required(answer, "total", whole, subject)
             yield answer
-            size = count(answer)
             offset += size
-            if not size or offset >= required(answer, "total", whole, subject):
+            if not size or offset >= total:
                 return
         raise StreamError(f"{subject}: the answer has no end, {offset} entries so far")
 
