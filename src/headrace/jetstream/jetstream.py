@@ -211,7 +211,7 @@ class JetStream:
         """One result per item, in order; an item fails alone."""
         return await self._publisher.publish_many(messages)
 
-    async def publish_async(
+    def publish_async(  # handed on like `publish`: it is called for each message
         self,
         subject: str,
         data: bytes = b"",
@@ -219,9 +219,9 @@ class JetStream:
         headers: HeadersLike | None = None,
         msg_id: str | None = None,
         options: StreamPublishOptions | None = None,
-    ) -> PublishFuture:
+    ) -> CoroutineType[Any, Any, PublishFuture]:
         """Send without waiting for the answer; suspends only when the window is full (``TooManyPendingError``)."""
-        return await self._publisher.publish_async(subject, data, headers=headers, msg_id=msg_id, options=options)
+        return self._publisher.publish_async(subject, data, headers=headers, msg_id=msg_id, options=options)  # type: ignore[return-value]
 
     async def publish_msg_async(
         self, message: StreamMessage, *, options: StreamPublishOptions | None = None
