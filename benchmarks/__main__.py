@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("imports", "messages", "embedded")
+NAMES = ("imports", "messages", "embedded", "jetstream")
 
 
 def main():
