@@ -36,16 +36,17 @@ class Direct(msgspec.Struct, frozen=True, gc=False):
 def transport_of(header: bytes) -> tuple[dict[str, str], bytes]:
     """The headers that the server has added behind those of the message, and the lines of the message's own.
 
-    A message that was republished may bring the same names as its own: each counts once, from the end.
+    A message that was republished brings the same names as its own: the server's part begins with the last
+    ``Nats-Stream``.
     """
     lines = lines_of(header).split(b"\r\n")
     if lines and not lines[-1]:
         lines.pop()
     found: dict[str, str] = {}
-    while lines:
+    while lines and STREAM not in found:
         name, _, value = lines[-1].partition(b":")
         known = _TRANSPORT.get(name.lower())
-        if known is None or known in found:
+        if known is None:
             break
         found[known] = value.strip(b" \t").decode("utf-8", "surrogateescape")
         lines.pop()
