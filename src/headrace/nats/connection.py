@@ -13,7 +13,7 @@ from typing import Self
 
 from headrace.core.clock import Clock, current_clock
 from headrace.core.duration import Duration, seconds_of
-from headrace.core.errors import BrokerError, BrokerTimeoutError, ClosedError, ConfigError, UnsupportedError
+from headrace.core.errors import BrokerTimeoutError, ClosedError, ConfigError, UnsupportedError
 from headrace.nats.block import VERSION_LINE, status_of
 from headrace.nats.errors import NoRespondersError, PayloadTooLargeError
 from headrace.nats.inbox import Replies
@@ -35,7 +35,7 @@ _NOBODY = b""
 
 
 class Connection:
-    """A connection to one of several NATS servers, kept up until `aclose`. Making one does no I/O.
+    """A connection to one of several NATS servers, kept up until `aclose`. Making one does no I/O; not thread-safe.
 
     ``send(subject, reply, block, data) -> int`` is `publish` for callers that have checked: `block` are header lines
     (b"": a message without headers), `reply` is b"" for none. It collects the frame, to be written once per turn of the
@@ -84,7 +84,7 @@ class Connection:
         await self._life.connect()
 
     async def aclose(self) -> None:
-        """Write what is collected, then close. Idempotent; leaves no task, socket or timer."""
+        """Write what is collected, for a second at most, then close. Idempotent; leaves no task, socket or timer."""
         await self._life.aclose()
 
     async def drain(self) -> None:
@@ -132,7 +132,7 @@ class Connection:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that it was connected on. ``ClosedError`` before."""
+        """The loop that it was connected on. ``UsageError`` before."""
         return self._life.loop
 
     @property
@@ -210,9 +210,7 @@ class Connection:
             self._life.asking[waiter] = frame
             async with asyncio.timeout(limit):
                 reply = await waiter
-        except TimeoutError as error:
-            if isinstance(error, BrokerError):
-                raise
+        except TimeoutError:
             raise BrokerTimeoutError(f"no answer on {subject!a} within {limit:g} s") from None
         finally:
             self.replies.forget(token)

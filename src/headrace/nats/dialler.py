@@ -43,7 +43,7 @@ class Dialler:
             link.check_alive()  # it may have broken between the PONG and now
         except BaseException as error:
             link.fail(error)
-            if isinstance(error, TimeoutError) and not isinstance(error, ConnectionLostError):
+            if isinstance(error, TimeoutError):
                 raise ConnectionLostError(f"no answer within {limit:g} s") from error
             if isinstance(error, OSError | UnicodeError):
                 raise ConnectionLostError(str(error) or type(error).__name__) from error
@@ -59,7 +59,7 @@ class Dialler:
         else:
             await loop.create_connection(lambda: link, host, port)
         await link.first_info
-        if (self._tls or link.info.tls_required) and not link.secured:
+        if (self._tls or server.tls or link.info.tls_required) and not link.secured:
             await self._secure(link, server)
         link.write(b"CONNECT %b\r\n" % self._connect(link, server) + PING)
         await link.first_pong

@@ -26,14 +26,14 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     proto: int = 0
     client_id: int = 0
     client_ip: str = ""
-    api_lvl: int = 0
+    api_level: int = msgspec.field(default=0, name="api_lvl")
     max_payload: int = 1024 * 1024
     headers: bool = False
     jetstream: bool = False
     auth_required: bool = False
     tls_required: bool = False
     tls_available: bool = False
-    ldm: bool = False
+    lame_duck: bool = msgspec.field(default=False, name="ldm")
     nonce: str = ""
     connect_urls: tuple[str, ...] = ()
 
@@ -47,7 +47,10 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionStats(msgspec.Struct, kw_only=True):
-    """Counted over all links of a connection, never set back. Bytes are those on the wire, below TLS excluded."""
+    """Counted over all links of a connection, never set back. Bytes are those of the frames, before TLS.
+
+    ``errors``: lost links, and whatever went to ``on_error``. ``unknown_replies``: nobody waited for them any more.
+    """
 
     in_messages: int = 0
     in_bytes: int = 0
@@ -55,9 +58,7 @@ class ConnectionStats(msgspec.Struct, kw_only=True):
     out_bytes: int = 0
     reconnects: int = 0
     errors: int = 0
-    """``-ERR`` lines, failed links, raising callbacks and dropped messages' first."""
     unknown_replies: int = 0
-    """Replies for which nobody waited any more."""
 
 
 _decoder = msgspec.json.Decoder(ServerInfo)

@@ -130,7 +130,7 @@ class Life:
         """INFO came again."""
         self.info = info
         self._learn(link)
-        if info.ldm and self._move is None and link is self._link:
+        if info.lame_duck and self._move is None and link is self._link:
             self.hooks.lame_duck()
             self._pool.last(link.server)
             if len(self._pool) > 1 and self._options.reconnect:

@@ -43,8 +43,11 @@ class Hooks:
         self._stats.errors += 1
         if self._options.on_error is None:
             _log.warning("%s: %s", type(error).__name__, error)
-        else:
-            self._guard(self._options.on_error, error)
+            return
+        try:
+            self._options.on_error(error)
+        except Exception:  # noqa: BLE001  (where errors go has failed itself)
+            _log.exception("on_error raised")
 
     def lost(self, error: BaseException) -> None:
         """The link is gone."""
@@ -78,10 +81,3 @@ class Hooks:
                 hook(*arguments)
             except Exception as error:  # noqa: BLE001  (another's code: the connection outlives it)
                 self.report(error)
-
-    @staticmethod
-    def _guard(hook: Callable[[BaseException], None], error: BaseException) -> None:
-        try:
-            hook(error)
-        except Exception:  # noqa: BLE001  (where errors go has failed itself)
-            _log.exception("on_error raised")

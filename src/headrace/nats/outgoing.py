@@ -9,6 +9,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from headrace.core.errors import ClosedError, ConnectionLostError
 from headrace.nats.info import ConnectionStats
@@ -155,9 +156,10 @@ class Outgoing:
             self._waiting.append(waiter)
             try:
                 await waiter
-            finally:
-                if waiter in self._waiting:
+            except asyncio.CancelledError:
+                with suppress(ValueError):  # it was woken in this very turn
                     self._waiting.remove(waiter)
+                raise
         if self._bound < 0:
             raise self._refusal()
 

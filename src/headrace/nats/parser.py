@@ -101,12 +101,16 @@ class Parser:
                 if not words:
                     at = eol + 2
                     continue
-            head = self._head(words) if len(words[0]) == 4 else 0
+            head = 0
+            if len(words[0]) == 4:  # HMSG: without the size of its headers it reads like MSG
+                word = words.pop(-2) if len(words) > 4 else b""
+                head = _SIZES.get(word, -1)
+                if head < 0:
+                    head = self._size(word)
             size = _SIZES.get(words[-1], -1)
             if size < 0:
                 size = self._size(words[-1])
-            start = eol + 2
-            end = start + size
+            end = (start := eol + 2) + size
             if end + 2 > length:
                 self._hold(data, at, end + 2 - at)
                 return
@@ -142,12 +146,6 @@ class Parser:
         else:
             raise ProtocolError(f"no such frame: {line[:64]!a}")
         return []
-
-    def _head(self, words: list[bytes]) -> int:
-        """Take the size of the header block out of the words of an HMSG: what is left are those of a MSG."""
-        if len(words) < 5:
-            raise ProtocolError(f"HMSG is too short: {b' '.join(words)[:64]!a}")
-        return self._size(words.pop(-2))
 
     def _size(self, word: bytes) -> int:
         size = int(word) if word.isdigit() and len(word) < 16 else -1

@@ -54,15 +54,16 @@ class Pings:
     async def flush(self, timeout: float) -> None:
         """A PING behind everything sent, and its answer. ``BrokerTimeoutError``."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outgoing.control(PING)
+        frame = self._outgoing.control(PING)
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout(timeout):
                 await waiter
-        except TimeoutError as error:
-            if isinstance(error, BrokerTimeoutError):
-                raise
+        except TimeoutError:
             raise BrokerTimeoutError(f"the server did not answer a flush within {timeout:g} s") from None
+        finally:
+            if self._outgoing.withdraw(frame):  # never sent: no answer will come for it
+                self._waiting.remove(waiter)
 
     def _tick(self) -> None:
         self._unanswered += 1

@@ -116,15 +116,21 @@ class Pool:
 def _parse(url: str) -> Server:
     if not isinstance(url, str):
         raise ConfigError(f"servers must be URLs, got {type(url).__name__}")
-    text = url.strip(" ")
+    server = _server_of(url.strip(" "))
+    if server is None:  # said here and not where it fails: the words of a ValueError may be a password
+        raise ConfigError(f"server must be nats://host:port or tls://host:port, got {_bare(url)!a}")
+    return server
+
+
+def _server_of(url: str) -> Server | None:
     try:
-        parts = urlsplit(text if "://" in text else f"nats://{text}")
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise ConfigError(f"server must be nats://host:port or tls://host:port, got {_bare(url)!a}") from None
+        return None
     rest = parts.path.strip("/") + parts.query + parts.fragment
-    if parts.scheme not in _SCHEMES or not _HOST.match(host) or rest or port == 0 or _CONTROLS.search(text):
-        raise ConfigError(f"server must be nats://host:port or tls://host:port, got {_bare(url)!a}")
+    if parts.scheme not in _SCHEMES or not _HOST.match(host) or rest or port == 0 or _CONTROLS.search(url):
+        return None
     server = Server(host, _PORT if port is None else port, tls=_SCHEMES[parts.scheme])
     name = unquote(parts.username) if parts.username else None
     if parts.password is not None:
@@ -136,18 +142,16 @@ def _parse(url: str) -> Server:
 
 def _bare(url: str) -> str:
     """The URL without what may be a secret."""
-    head, _, tail = url.rpartition("@")
-    if not head:
-        return url[:256]
-    scheme = head.partition("://")[0] if "://" in head else "nats"
-    return f"{scheme}://…@{tail}"[:256]
+    scheme, _, rest = url.rpartition("://")
+    user, at, host = rest.rpartition("@")
+    place = re.sub(r":(?!\d+/?$)[^]]*$", ":…", host)  # who forgets the host has a password there
+    return f"{scheme or 'nats'}://{'…' if user else ''}{at}{place}"[:256]
 
 
 def _heard(url: str, teller: Server, *, tls: bool) -> Server | None:
     """A server of ``connect_urls`` ("host:port"); what makes no sense is ``None``."""
-    try:
-        server = _parse(url.rpartition("@")[2])
-    except ConfigError:
+    server = _server_of(url.rpartition("@")[2])
+    if server is None:
         return None
     server.given, server.tls = False, tls
     server.user, server.password, server.token = teller.user, teller.password, teller.token

@@ -65,6 +65,7 @@ class Subscriptions:
         self._outgoing = outgoing
         self._all: dict[int, Subscription] = {}
         self._sid = 0
+        self._stopped = False
         self._ended = False
 
     def add(self, subject: bytes, queue: bytes, callback: MessageCallback) -> Subscription:
@@ -102,13 +103,16 @@ class Subscriptions:
         self.handlers.pop(subscription.key, None)
 
     def frames(self) -> bytes:
-        """What a new link is told."""
+        """What a new link is told; nothing while the connection drains."""
+        if self._stopped:
+            return b""
         for subscription in self._all.values():
             subscription.frame = 0
         return b"".join(subscription.frames() for subscription in self._all.values())
 
     def stop(self) -> None:
         """Tell the server that nothing more is wanted; what is on its way is still handed out."""
+        self._stopped = True
         if self._outgoing.attached:
             for subscription in self._all.values():
                 self._outgoing.control(b"UNSUB %d\r\n" % subscription.sid)

@@ -22,7 +22,8 @@ def secure(tmp_path_factory):
 
 def timers():
     """What the loop still has to do at some time."""
-    return [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]
+    scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())  # other loops keep theirs to themselves
+    return [handle for handle in scheduled if not handle.cancelled()]
 
 
 async def cancel_after(turns, coroutine):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from headrace.core.errors import BrokerTimeoutError, ClosedError, ConnectionLostError, UsageError
-from headrace.nats import AuthenticationError, NoServersError, ServerError, StaleConnectionError
+from headrace.nats import AuthenticationError, NoServersError, ServerError, StaleConnectionError, life
 from headrace.testing.nats import Direction, NatsServer, Proxy, RecordingServer, free_port
 from tests.integration.nats.scene import Diary, connection_to, plain_server, run, until
 
@@ -347,26 +347,23 @@ async def test_a_lame_duck_is_left_for_another_server():
 
 
 @run
-async def test_a_link_that_dies_at_once_again_and_again_is_tried_ever_more_slowly():
+async def test_a_link_that_dies_at_once_again_and_again_is_tried_ever_more_slowly(monkeypatch):
+    asked = []
+
+    def delay(rounds, *, wait, most):
+        asked.append((rounds, wait, most))
+        return 0.0
+
+    monkeypatch.setattr(life, "delay", delay)
     with RecordingServer() as server:
-        connection = connection_to(server.url, reconnect_wait=0.001, reconnect_max_wait=60.0)
-        async with connection:
-            waits = []
-            real = connection.loop.call_later
-
-            def call_later(delay, *rest, **options):
-                waits.append(delay)
-                return real(0, *rest, **options)
-
-            connection.loop.call_later = call_later
-            try:
-                for count in range(1, 8):
-                    server.cut()
-                    await until(lambda count=count: connection.stats.reconnects == count)
-            finally:
-                connection.loop.call_later = real
-        for rounds in range(7):
-            assert any(0.0005 * 2**rounds <= wait <= 0.001 * 2**rounds for wait in waits)
+        async with connection_to(server.url) as connection:
+            for count in range(1, 5):
+                server.cut()
+                await until(lambda count=count: connection.stats.reconnects == count)
+            connection._life._since -= 5.0  # one that lived
+            server.cut()
+            await until(lambda: connection.stats.reconnects == 5)
+    assert asked == [(rounds, 0.01, 0.1) for rounds in (0, 1, 2, 3, 0)]
 
 
 @run

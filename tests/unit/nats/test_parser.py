@@ -163,6 +163,7 @@ BAD = {
     "too many words": b"MSG a 1 r s 0\r\n\r\n",
     "only the verb": b"MSG\r\n",
     "hmsg with one number": b"HMSG a 0\r\n\r\n",
+    "hmsg that is a msg": b"HMSG a 1 0\r\n\r\n",
     "only the verb of hmsg": b"HMSG\r\n",
     "header longer than all": b"HMSG a 1 13 12\r\nNATS/1.0\r\n\r\n\r\n",
     "header negative": b"HMSG a 1 -1 12\r\nNATS/1.0\r\n\r\n\r\n",
