@@ -19,7 +19,7 @@ from headrace.streams import (
 )
 
 PATIENCE = 45.0
-ACK_WAIT = 2.0
+ACK_WAIT = 1.0
 SUBJECT = "s.a"
 PULL = PullOptions(max_messages=20, heartbeat=0.5, expires=2, error_on_missing_heartbeat=False)
 

@@ -1,8 +1,10 @@
 """A server that has no room left: typed errors, a connection that stays usable, and all that was acknowledged."""
 
+import resource
+
 import pytest
 
-from headrace.core.errors import Fault, PublishError
+from headrace.core.errors import Fault, PublishError, PublishTimeoutError
 from headrace.streams import DiscardPolicy, StreamConfig, StreamFullError
 from headrace.testing.nats import NatsServer
 from tests.faults.nats.scene import SUBJECT, eventually, made, on_a_loop, opened, reading, stored
@@ -67,3 +69,27 @@ async def test_a_full_stream_is_told_from_a_full_server():
             _, error = await filled(js)
             assert isinstance(error, StreamFullError)
             assert error.fault is Fault.UNAVAILABLE
+
+
+@pytest.mark.skipif(
+    not hasattr(resource, "prlimit"), reason="needs prlimit of Linux to make another program's writes fail"
+)
+@on_a_loop
+async def test_a_server_whose_writes_fail():
+    """It logs that, and answers no more: the outcome is unknown, the rest of the connection works, nothing is lost."""
+    with NatsServer() as server:
+        async with opened(server, timeout=1) as js:
+            stream = await made(js)
+            await js.publish(SUBJECT, b"small")
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+            acknowledged, error = await filled(js)
+            assert isinstance(error, PublishTimeoutError)
+            assert error.fault is Fault.UNKNOWN
+            assert js.publish_async_pending == 0
+            assert b"file too large" in server.log.read_bytes()
+            assert (await js.consumer("S", "c")).name == "c"
+            server.kill()
+            server.start()
+            await eventually(lambda: js.connection.stats.reconnects)
+            await js.publish(SUBJECT, b"room again")
+            assert await stored(stream) == [b"small", *acknowledged, b"room again"]

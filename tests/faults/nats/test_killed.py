@@ -40,7 +40,7 @@ async def test_a_server_that_is_away_for_long_is_waited_for(kind):
             async with reading(js, kind) as reader:
                 await parked(js, kind)
                 server.kill()
-                await asyncio.sleep(3)
+                await asyncio.sleep(2.2)
                 server.start()
                 await js.publish(SUBJECT, b"0")
                 await reader.until(1)

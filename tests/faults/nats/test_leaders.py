@@ -8,9 +8,9 @@ import pytest
 from headrace.core.errors import PublishError
 from headrace.streams import ConsumerConfig, StreamConfig
 from headrace.testing.nats import NatsCluster
-from tests.faults.nats.scene import ACK_WAIT, SUBJECT, on_a_loop, opened, reading, stored
+from tests.faults.nats.scene import ACK_WAIT, READERS, SUBJECT, on_a_loop, opened, reading, stored
 
-KINDS = ("messages", "fetch", "ordered", "worker")
+KINDS = ("messages", "ordered")
 
 
 async def publish(js, acknowledged, enough):
@@ -95,7 +95,7 @@ async def test_consumer_leader_moved_under_load():
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", READERS)
 def test_leaders_moved_many_times(kind, rounds):
     """A tenth of the rounds: each costs seconds of election."""
     chance, turns = random.Random(kind), max(1, rounds // 10)

@@ -74,7 +74,7 @@ async def torn(kind, cuts):
                 futures = []
                 for number in range(count):
                     if number % 40 == 0:
-                        proxy.cut_after(chance.randrange(20_000), chance.choice(list(Direction)))
+                        proxy.cut_after(chance.randrange(6_000), chance.choice(list(Direction)))
                     futures.append(await js.publish_async(SUBJECT, body(number), msg_id=f"{number}"))
                     await asyncio.sleep(0)
                 async with asyncio.timeout(PATIENCE):

