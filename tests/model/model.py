@@ -6,9 +6,10 @@ stands in a gap), the model does not choose: it checks that what the engine did 
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 
-WRONG_LAST_SEQUENCE, WRONG_LAST_ID, STORE_FULL = 10071, 10070, 10077
+WRONG_LAST_SEQUENCE, WRONG_LAST_ID, STORE_FULL, DUPLICATE_IN_BATCH = 10071, 10070, 10077, 10201
 NOT_FOUND, IN_A_GAP, OUTSIDE = 10037, 10043, 10057
 
 
@@ -56,6 +57,7 @@ class Consumer:
     pending: dict = field(default_factory=dict)
     exhausted: set = field(default_factory=set)
     disturbed: bool = False
+    paused_until: float = 0.0
 
 
 class RefusedError(Exception):
@@ -88,7 +90,7 @@ class Model:
     def on(self, subject):
         return [n for n, one in self.stored.items() if matches(subject, one.subject)]
 
-    def publish(self, subject, data, msg_id=None, *, last=None, last_for_topic=None, last_id=None):
+    def publish(self, subject, data, msg_id=None, *, last=None, last_for_topic=None, last_id=None, rollup=None):
         newest = self.on(subject)
         if last_for_topic is not None and last_for_topic != (newest[-1] if newest else 0):
             raise RefusedError(WRONG_LAST_SEQUENCE)
@@ -107,7 +109,20 @@ class Model:
         if msg_id is not None:
             self.ids[msg_id] = (self.last, self.now)
         self._limit(subject)
+        if rollup is not None:
+            for sequence in self.on(subject if rollup == "sub" else ">"):
+                if sequence < self.last:
+                    self._remove(sequence)
         return self.last, False
+
+    def publish_atomic(self, messages):
+        """[(subject, data, msg_id)], all or none: sequence of the last, and how many."""
+        trial = deepcopy(self)
+        for message in messages:
+            if trial.publish(*message)[1]:
+                raise RefusedError(DUPLICATE_IN_BATCH)
+        self.__dict__ = trial.__dict__
+        return self.last, len(messages)
 
     def _limit(self, subject):
         mine = self.on(subject)
@@ -161,6 +176,9 @@ class Model:
     def pulled(self, name, limit, got):
         """Check what a pull brought, [(sequence, delivery count, consumer sequence, data)], and take it over."""
         consumer = self.consumers[name]
+        if consumer.paused_until > self.now:
+            assert got == [], f"paused until {consumer.paused_until}, at {self.now} came {got}"
+            return
         due = self.due(consumer)
         for sequence in list(due):
             if consumer.max_deliver and consumer.pending[sequence].deliveries >= consumer.max_deliver:

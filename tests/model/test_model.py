@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ from headrace.streams.config import (
     Expect,
     PurgeOptions,
     RetentionPolicy,
+    Rollup,
     StreamConfig,
+    StreamMessage,
     StreamPublishOptions,
 )
 from headrace.streams.errors import ApiError, StreamError
@@ -40,6 +43,7 @@ QUICK = "HEADRACE_SHRINK" not in os.environ
 NAMES = st.sampled_from(["x", "y"])
 NEAR = st.integers(-2, 2)
 PLACE = st.integers(0, 30)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Machine(RuleBasedStateMachine):
@@ -88,6 +92,8 @@ class Machine(RuleBasedStateMachine):
                 retention=RetentionPolicy.WORKQUEUE if config.workqueue else RetentionPolicy.LIMITS,
                 duplicate_window=config.window,
                 max_age=config.max_age,
+                allow_rollup=True,
+                allow_atomic=True,
             )
         )
 
@@ -118,8 +124,9 @@ class Machine(RuleBasedStateMachine):
         last=st.none() | NEAR,
         topic=st.none() | NEAR,
         last_id=st.none() | st.none() | IDS,
+        rollup=st.none() | st.none() | st.sampled_from(Rollup),
     )
-    def publish(self, subject, data, msg_id, *, last, topic, last_id):
+    def publish(self, subject, data, msg_id, *, last, topic, last_id, rollup):
         self.model.pass_time(self.runner.get_loop().time())
         mine = self.model.on(subject)
         last = None if last is None or last % 2 else max(0, self.model.last + last)
@@ -129,11 +136,24 @@ class Machine(RuleBasedStateMachine):
         expect = Expect(**expected) if given else None
 
         async def engine():
-            options = StreamPublishOptions(expect=expect)
+            options = StreamPublishOptions(expect=expect, rollup=rollup)
             ack = await self.engine.publish(subject, data, msg_id=msg_id, options=options)
             return ack.sequence, ack.duplicate
 
-        self.step(lambda: self.model.publish(subject, data, msg_id, **expected), engine)
+        kind = None if rollup is None else rollup.value
+        self.step(lambda: self.model.publish(subject, data, msg_id, rollup=kind, **expected), engine)
+
+    @rule(
+        messages=st.lists(
+            st.tuples(SUBJECTS, st.binary(max_size=8), st.none() | st.none() | IDS), min_size=1, max_size=5
+        )
+    )
+    def publish_atomic(self, messages):
+        async def engine():
+            ack = await self.engine.publish_atomic([StreamMessage(s, d, msg_id=i) for s, d, i in messages])
+            return ack.sequence, ack.batch_size
+
+        self.step(lambda: self.model.publish_atomic(messages), engine)
 
     @rule(count=st.integers(1, 5), subject=SUBJECTS)
     def publish_some(self, count, subject):
@@ -200,6 +220,21 @@ class Machine(RuleBasedStateMachine):
         if name not in self.sessions:
             self.sessions[name] = (await self.stream.consumer(name)).session(SessionOptions())
         return self.sessions[name]
+
+    @rule(name=NAMES, seconds=st.sampled_from([None, 0.77, 5.55]))
+    def pause(self, name, seconds):
+        if name in self.model.consumers:
+            now = self.runner.get_loop().time()
+            self.model.consumers[name].paused_until = 0.0 if seconds is None else now + seconds
+            self.run(self._pause(name, seconds))
+
+    async def _pause(self, name, seconds):
+        consumer = await self.stream.consumer(name)
+        if seconds is None:
+            await consumer.resume()
+        else:
+            now = self.engine.clock.now_ns() // 1_000
+            await consumer.pause(EPOCH + timedelta(microseconds=now, seconds=seconds))
 
     @rule(name=NAMES, limit=st.integers(1, 5))
     def pull(self, name, limit):
@@ -297,6 +332,9 @@ class Machine(RuleBasedStateMachine):
     def same_consumer(self, name, wanted, info):
         assert info.num_pending == len(self.model.coming(wanted)), f"{name}: num_pending {info.num_pending}"
         assert info.delivered.consumer == wanted.delivered[0], f"{name}: delivered {info.delivered}"
+        assert info.paused is (wanted.paused_until > self.model.now), (
+            f"{name}: {info.pause_remaining} of the pause left"
+        )
         if wanted.max_deliver is None:
             assert info.num_ack_pending == len(wanted.pending), f"{name}: {info.num_ack_pending}, {wanted.pending}"
             again = sum(one.deliveries > 1 for one in wanted.pending.values())
