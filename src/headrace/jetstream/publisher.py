@@ -165,8 +165,8 @@ class Publisher:
     # -- what flights ask ---------------------------------------------------------------------------------------------
 
     def check_open(self) -> None:
-        """``ClosedError`` once it is closed."""
-        if self._closed:
+        """``ClosedError`` once it, or its connection, is closed."""
+        if self._closed or self.connection.closed:
             raise ClosedError("the streams were closed")
 
     def now(self) -> float:

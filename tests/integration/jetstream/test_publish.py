@@ -384,6 +384,47 @@ def test_closing_ends_what_is_outstanding(server, how):
     story(server, tell, options=JetStreamOptions(max_pending=1, timeout=PATIENCE), no_ack=True)
 
 
+def test_closing_a_borrowed_connection_ends_what_is_outstanding(server):
+    async def tell(js, subject):
+        future = await js.publish_async(subject)
+        many = asyncio.create_task(js.publish_many([StreamMessage(subject)] * 3))
+        await asyncio.sleep(0)
+        await js.connection.aclose()
+        with pytest.raises(PublishInterruptedError):
+            await future
+        assert [type(result) for result in await many] == [PublishInterruptedError] * 3
+        for again in (js.publish(subject), js.publish_async(subject), js.publish_many([]), js.publish_atomic([])):
+            with pytest.raises(ClosedError):
+                await again
+        assert js.publish_async_pending == 0
+
+    story(server, tell, no_ack=True)
+
+
+def test_two_over_one_connection_know_their_own(server):
+    async def tell(js, subject):
+        other = jetstream.JetStream(js.connection, JetStreamOptions(timeout=PATIENCE))
+        ours, theirs = await js.publish_async(subject), await other.publish_async(subject)
+        await other.aclose()
+        with pytest.raises(PublishInterruptedError):
+            await theirs
+        assert not ours.done()
+        assert js.connection.connected
+
+    story(server, tell, options=JetStreamOptions(timeout=PATIENCE), no_ack=True)
+
+
+def test_futures_are_what_asyncio_takes(server):
+    async def tell(js, subject):
+        futures = [await js.publish_async(subject) for _ in range(20)]
+        acks = await asyncio.gather(*futures)
+        assert [ack.sequence for ack in acks] == list(range(1, 21))
+        assert await asyncio.wait_for(futures[3], PATIENCE) == acks[3]
+        assert {future: future.message.subject for future in futures}[futures[7]] == subject
+
+    story(server, tell)
+
+
 # -- many -------------------------------------------------------------------------------------------------------------
 
 
