@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,6 +43,19 @@ async def test_time_stands_still_while_a_thread_works():
     assert loop.time() == 100
     with pytest.raises(UsageError):
         clock.end()
+
+
+def test_threads_that_are_still_at_work_at_the_end_are_waited_for():
+    ended = []
+
+    @virtual_time
+    async def main():
+        executor = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(executor)
+        executor.submit(lambda: (time.sleep(0.02), ended.append(True)))
+
+    main()
+    assert ended
 
 
 def test_deadlock_is_said(monkeypatch):
