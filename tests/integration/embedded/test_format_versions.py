@@ -8,6 +8,7 @@ import pytest
 from headrace import embedded
 from headrace.core.errors import StoreError
 from headrace.embedded import NotAStoreError, StoreVersionError
+from headrace.streams.config import ConsumerConfig, ReplayPolicy, StreamConfig
 
 
 async def touch(path):
@@ -62,3 +63,19 @@ def test_a_lost_consumers_file_is_never_replaced(store):
     with pytest.raises(StoreError, match="missing"):
         asyncio.run(touch(store))
     assert not (store / "consumers.db").exists()
+
+
+def test_a_store_from_before_replays_gets_their_table(store):
+    with sqlite3.connect(store / "consumers.db") as connection:
+        connection.execute("DROP TABLE replay")
+    connection.close()
+
+    async def replayed():
+        async with embedded.open(store) as streams:
+            stream = await streams.create_stream(StreamConfig(name="S"))
+            await streams.publish("S")
+            config = ConsumerConfig(durable="c", replay_policy=ReplayPolicy.ORIGINAL)
+            assert len(await (await stream.create_consumer(config)).fetch(1)) == 1
+            await stream.delete_consumer("c")
+
+    asyncio.run(replayed())
