@@ -11,6 +11,8 @@ import pytest
 from headrace.cli.exits import ExitCode
 from headrace.core import errors
 from headrace.embedded import EmbeddedOptions
+from headrace.jetstream import JetStreamOptions
+from headrace.nats import ConnectionOptions
 from tests.docs.pages import ROOT
 
 DOCS = ROOT / "docs"
@@ -22,8 +24,11 @@ PUBLIC = [
     "headrace.embedded",
     "headrace.flow",
     "headrace.flow.middleware",
+    "headrace.jetstream",
+    "headrace.nats",
     "headrace.streams",
     "headrace.testing",
+    "headrace.testing.nats",
 ]
 
 
@@ -52,14 +57,22 @@ def shown(value):
         return f"{milliseconds} ms" if milliseconds % 1000 else f"{milliseconds // 1000} s"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value >> 20} MiB" if value >= 1 << 20 else f"{value:,}"
-    return f"`{value}`"
+    return "`ConnectionOptions()`" if value == ConnectionOptions() else f"`{value}`"
 
 
-def test_the_options_of_a_store():
+@pytest.mark.parametrize(
+    ("heading", "made"),
+    [
+        ("Options of a store", EmbeddedOptions()),
+        ("Options of streams on a server", JetStreamOptions()),
+        ("Options of a connection to NATS", ConnectionOptions()),
+    ],
+)
+def test_the_options_of_an_engine(heading, made):
     text = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    table = text.partition("## Options of a store")[2].partition("## ")[0]
+    table = text.partition(f"## {heading}\n")[2].partition("## ")[0]
     listed = [(name.strip("`"), default) for name, default, _ in rows(table)[1:]]
-    assert listed == [(field.name, shown(field.default)) for field in fields(EmbeddedOptions)]
+    assert listed == [(field.name, shown(getattr(made, field.name))) for field in fields(made)]
 
 
 def test_the_exit_codes():
