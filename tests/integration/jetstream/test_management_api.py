@@ -2,11 +2,19 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from headrace import jetstream
-from headrace.core.errors import BrokerTimeoutError, ClosedError, ConfigError, ConnectionLostError, PublishError
+from headrace.core.errors import (
+    BrokerTimeoutError,
+    ClosedError,
+    ConfigError,
+    ConnectionLostError,
+    PublishError,
+    UnsupportedError,
+)
 from headrace.jetstream import ClientTrace, JetStream, JetStreamOptions
 from headrace.nats.connection import Connection
 from headrace.nats.options import ConnectionOptions
@@ -475,3 +483,33 @@ def test_prefix_for_all_calls():
 
     with NatsServer(config=config) as server:
         asyncio.run(run(server))
+
+
+@pytest.mark.parametrize(("ago", "gone"), [(0, True), (3_600, False)])
+def test_lost_option_raises_unsupported(server, ago, gone):
+    """A server before 2.12 ignores what it does not know. What the call made goes again, what was there stays."""
+
+    def answer(tail, body):
+        if "DELETE" in tail:
+            return {"success": True}
+        now = datetime.now(UTC)
+        times = {"created": (now - timedelta(seconds=ago)).isoformat(), "ts": now.isoformat()}
+        if tail.startswith("STREAM"):
+            policies = {"retention": "limits", "discard": "old", "storage": "file"}
+            return {**INFO, **times, "config": {"name": "S", "subjects": ["s"], **policies}}
+        policies = {"deliver_policy": "all", "ack_policy": "explicit", "replay_policy": "instant"}
+        places = {name: {"consumer_seq": 0, "stream_seq": 0} for name in ("delivered", "ack_floor")}
+        return {"stream_name": "S", "name": "c", "config": {"durable_name": "c", **policies}, **times, **places}
+
+    async def ask():
+        async with fake(server.url, answer) as (streams, asked):
+            with pytest.raises(UnsupportedError, match=r"max_bytes, metadata of stream 'S'"):
+                await streams.create_stream(StreamConfig(name="S", max_bytes=5, metadata={"a": "b"}))
+            with pytest.raises(UnsupportedError, match=r"max_waiting of consumer 'c'"):
+                await streams.create_or_update_consumer("S", ConsumerConfig(durable="c", max_waiting=5))
+            with pytest.raises(UnsupportedError, match=r"max_bytes of stream 'S': it is as the server has it now"):
+                await streams.update_stream(StreamConfig(name="S", max_bytes=5))
+            deleted = [tail for tail, _ in asked.asked if "DELETE" in tail]
+            assert deleted == (["STREAM.DELETE.S", "CONSUMER.DELETE.S.c"] if gone else [])
+
+    asyncio.run(ask())
