@@ -242,7 +242,7 @@ class PullState:
             expires=round(expires * 1e9) or None,
             max_bytes=room,
             no_wait=options.no_wait or exact or not expires,
-            idle_heartbeat=None if self._beat is None else round(self._beat * 1e9),
+            idle_heartbeat=None if self._beat is None else int(self._beat * 1e9),  # rounded up it is too large
             group=options.group,
             min_pending=options.min_pending,
             min_ack_pending=options.min_ack_pending,

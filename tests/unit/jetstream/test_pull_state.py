@@ -322,3 +322,12 @@ def test_a_late_answer_of_what_was_written_off_takes_nothing():
     state.open = 0
     state.came(0)  # nobody asked for it, and here it is
     assert state.refill(0.0, 1).batch == 9
+
+
+@pytest.mark.parametrize("wait", [1.399999999, 1.3999999995, 1.234567891, 2.000000001])
+def test_a_heartbeat_is_never_more_than_half_of_the_pull(wait):
+    """Rounded up by one nanosecond it is refused: "heartbeat value too large"."""
+    state = PullState(SessionOptions())
+    state.aim(1)
+    ask = state.refill(0.0, 0, wait=wait)
+    assert 2 * ask.idle_heartbeat <= ask.expires
