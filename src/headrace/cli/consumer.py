@@ -1,7 +1,8 @@
-"""`headrace consumer`: add, ls, info, rm."""
+"""`headrace consumer`: add, ls, info, pause, resume, rm."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from headrace.cli.options import DEFAULT_URL, Json, Url, Yes, confirm, duration_
 from headrace.cli.output import print_document, print_facts, print_table, safe
 from headrace.streams.config import AckPolicy, ConsumerConfig, DeliverPolicy
 from headrace.streams.info import ConsumerInfo
+from headrace.streams.msg import time_of_ns
 
 __all__ = ["commands"]
 
@@ -101,6 +103,35 @@ async def _info(url: str, stream: str, name: str, *, json: bool) -> None:
         _print_info(await consumer.info(), json=json)
 
 
+@commands.command()
+def pause(
+    stream: StreamName,
+    name: Name,
+    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 30s, 5m, 2h …")],
+    *,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Hand out nothing for so long, to no reader; pulls stay open. Its messages wait."""
+    run(_pause(url, stream, name, duration_of(length, "--for"), json=json))
+
+
+@commands.command()
+def resume(stream: StreamName, name: Name, url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Hand out again what a pause has held up."""
+    run(_pause(url, stream, name, None, json=json))
+
+
+async def _pause(url: str, stream: str, name: str, length: timedelta | None, *, json: bool) -> None:
+    async with open_streams(url, create=False) as streams:
+        consumer = await streams.consumer(stream, name)
+        if length is None:
+            await consumer.resume()
+        else:
+            await consumer.pause(time_of_ns(streams.clock.now_ns()) + length)
+        _print_info(await consumer.info(), json=json)
+
+
 @commands.command("rm")
 def rm(stream: StreamName, name: Name, yes: Yes = False, url: Url = DEFAULT_URL, json: Json = False) -> None:
     """Delete a consumer: its place is forgotten, the messages stay."""
@@ -134,6 +165,7 @@ def _print_info(found: ConsumerInfo, *, json: bool) -> None:
             "ack wait": config.waits,
             "max deliver": config.max_deliver,
             "max ack pending": config.max_ack_pending,
+            "paused until": config.pause_until if found.paused else None,
             "created": found.created,
             "done up to": found.ack_floor.stream,
             "delivered up to": found.delivered.stream,

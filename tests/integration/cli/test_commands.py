@@ -240,6 +240,18 @@ def test_consumers(headrace):
     assert headrace("consumer", "add", "none", "c").code == 3
 
 
+def test_a_consumer_is_paused_and_resumed(headrace):
+    headrace.done("pub", "orders", "x")
+    headrace.done("consumer", "add", "orders", "c")
+    assert headrace.done("consumer", "pause", "orders", "c", "--for", "2h", "--json").json["paused"]
+    assert "paused until" in headrace.done("consumer", "info", "orders", "c").out
+    assert headrace("consumer", "pause", "orders", "c").code == 2
+    assert headrace("consumer", "pause", "orders", "c", "--for", "soon").code == 2
+    resumed = headrace.done("consumer", "resume", "orders", "c", "--json").json
+    assert (resumed["paused"], resumed["config"]["pause_until"]) == (False, None)
+    assert headrace("consumer", "resume", "orders", "none").code == 3
+
+
 def test_backup_and_restore(headrace, tmp_path):
     for number in range(10):
         headrace.done("pub", "orders", number)
