@@ -1,11 +1,16 @@
-"""The engines at hand: each gives an opener of one store, to be used on a virtual loop."""
+"""The engines at hand: each gives an opener of one store.
+
+A place is a path (``:memory:``, a directory), which runs on virtual time, or the URL of a server, which takes its own.
+"""
 
 import asyncio
 from contextlib import asynccontextmanager
 
-from headrace import embedded
+from headrace import embedded, jetstream
 from headrace.connect import connect
 from headrace.testing.virtual import VirtualLoop
+
+PATIENCE = 50.0  # real seconds for one check on a server; below the time-out of a test
 
 
 def run(coroutine):
@@ -14,33 +19,55 @@ def run(coroutine):
         return runner.run(asyncio.wait_for(coroutine, 3_600))
 
 
-def brokers(path):
+def run_at(place, coroutine):
+    """Run it on the kind of loop that this place needs."""
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE)) if is_server(place) else run(coroutine)
+
+
+def is_server(place):
+    return str(place).startswith("nats://")
+
+
+def brokers(place):
     """Opens the broker of this place, again and again."""
 
     @asynccontextmanager
     async def open_broker():
-        async with connect(str(path)) as broker:
+        async with connect(str(place)) as broker:
             yield broker
 
     return open_broker
 
 
-def managers(path):
+def managers(place):
     """Opens the stream model of this place, again and again."""
 
     @asynccontextmanager
     async def open_streams():
-        async with embedded.open(path) as streams:
+        opening = jetstream.connect(place) if is_server(place) else embedded.open(place)
+        async with opening as streams:
             yield streams
 
     return open_streams
 
 
-def capabilities(path):
+def capabilities(place):
     """What the engine of this place promises."""
 
     async def ask():
-        async with connect(str(path)) as broker:
+        async with connect(str(place)) as broker:
             return broker.capabilities
 
-    return run(ask())
+    return run_at(place, ask())
+
+
+def empty(place):
+    """Leave a server as it was found: the next check lists streams, too."""
+
+    async def delete_all():
+        async with jetstream.connect(place) as streams:
+            for name in [name async for name in streams.stream_names()]:
+                await streams.delete_stream(name)
+
+    if is_server(place):
+        asyncio.run(delete_all())

@@ -1,18 +1,28 @@
-"""The embedded engine keeps the promises of the seam and of the stream model, in a directory and without a disk."""
+"""Both engines keep the promises of the seam and of the stream model: in a directory, without a disk, on a server."""
 
 import pytest
 
 from headrace.core.broker import Capabilities
 from headrace.testing.conformance import broker_checks, stream_checks
-from tests.conformance.engines import brokers, capabilities, managers, run
+from headrace.testing.nats import NatsServer
+from tests.conformance.engines import brokers, capabilities, empty, managers, run_at
 
 BROKER = [check.name for check in broker_checks(Capabilities())]
 STREAMS = [check.name for check in stream_checks(Capabilities())]
+ENGINES = [":memory:", "directory", pytest.param("server", marks=pytest.mark.servers)]
 
 
-@pytest.fixture(params=[":memory:", "directory"])
-def place(request, tmp_path):
-    return ":memory:" if request.param == ":memory:" else tmp_path / "data"
+@pytest.fixture(scope="session")
+def server():
+    with NatsServer() as running:
+        yield running
+
+
+@pytest.fixture(params=ENGINES)
+def place(request, tmp_path, server):
+    where = {":memory:": ":memory:", "directory": tmp_path / "data", "server": server.url}[request.param]
+    yield where
+    empty(where)
 
 
 @pytest.mark.parametrize("name", BROKER)
@@ -20,7 +30,7 @@ def test_broker(name, place):
     (check,) = [check for check in broker_checks(capabilities(place)) if check.name == name]
     if check.excluded:
         pytest.skip(check.excluded)
-    run(check.run(brokers(place)))
+    run_at(place, check.run(brokers(place)))
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -28,4 +38,4 @@ def test_streams(name, place):
     (check,) = [check for check in stream_checks(capabilities(place)) if check.name == name]
     if check.excluded:
         pytest.skip(check.excluded)
-    run(check.run(managers(place)))
+    run_at(place, check.run(managers(place)))
