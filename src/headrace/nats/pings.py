@@ -23,6 +23,7 @@ class Pings:
         self._stale = stale
         self._interval = interval
         self._most = most
+        self._grace = min(1.0, interval / 4)
         self._unanswered = 0
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[None] | None] = deque()  # one for each PING on its way; None: our own
@@ -66,10 +67,18 @@ class Pings:
                 self._waiting.remove(waiter)
 
     def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
         self._unanswered += 1
         if self._unanswered > self._most:
-            self._stale(StaleConnectionError(f"{self._most} pings, {self._interval:g} s apart, were not answered"))
+            self._timer = loop.call_later(self._grace, self._judge)
             return
         self._outgoing.control(PING)
         self._waiting.append(None)
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
+        self._timer = loop.call_later(self._interval, self._tick)
+
+    def _judge(self) -> None:
+        """After a turn of the loop more: if that was blocked, the answers lie in the socket and are read first."""
+        if self._unanswered > self._most:
+            self._stale(StaleConnectionError(f"{self._most} pings, {self._interval:g} s apart, were not answered"))
+        else:
+            self._tick()
