@@ -131,6 +131,8 @@ async def test_sizes_count_the_headers_of_the_batch():
     async with stream_of(allow_atomic=True, max_message_size=150) as (streams, stream):
         long = [StreamMessage("s.a"), StreamMessage("s.a", bytes(120))]
         await refused(streams, long, 10054, MessageTooLargeError)
+        ids = [StreamMessage("s.a", msg_id="one"), StreamMessage("s.a", msg_id="one"), *long]
+        await refused(streams, ids, 10054, MessageTooLargeError)
         assert await count(stream) == (0, 0)
     async with embedded.open(":memory:", options=embedded.EmbeddedOptions(max_payload=150)) as streams:
         with pytest.raises(MessageTooLargeError) as error:

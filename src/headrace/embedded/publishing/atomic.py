@@ -16,9 +16,13 @@ from headrace.embedded.publishing.batch import Batch
 from headrace.embedded.publishing.entries import entry_of, size_of, too_large
 from headrace.embedded.publishing.jobs import Desk, PublishJob, late
 from headrace.embedded.publishing.run import Entry
-from headrace.embedded.streams.catalog import StreamRecord
 from headrace.streams.config import StreamMessage
-from headrace.streams.errors import publish_error_for
+from headrace.streams.errors import (
+    MessageTooLargeError,
+    NoStreamResponseError,
+    StreamSealedError,
+    publish_error_for,
+)
 from headrace.streams.info import PubAck
 from headrace.streams.names import BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE
 
@@ -72,18 +76,23 @@ class AtomicJob(PublishJob):
             self._store(connection)
 
     def _judge(self, batch: Batch) -> None:
-        """The first message that went wrong speaks for all, with the codes of a server."""
-        stream: StreamRecord | None = None
-        for entry, result in zip(self.entries, self.results, strict=True):
-            route = batch.routes.by_subject.get(entry.subject)
-            if route is not None and not route.run.record.config.sealed:
-                stream = stream or route.run.record
-                if not stream.config.allow_atomic:
-                    raise _refusal(10174, "atomic publish is disabled", entry)
-                if route.run.record is not stream:
-                    raise _refusal(10176, "atomic publish batch is incomplete", entry)
+        """Raises what went wrong, in the order and with the codes of a server: it looks at sizes before all else."""
+        first = self.results[0]
+        if isinstance(first, NoStreamResponseError | StreamSealedError | MessageTooLargeError):
+            raise first
+        routes = [batch.routes.by_subject.get(entry.subject) for entry in self.entries]
+        streams = [None if route is None else route.run.record for route in routes]
+        for entry, stream in zip(self.entries, streams, strict=True):
+            if stream is not None and not stream.config.allow_atomic:
+                raise _refusal(10174, "atomic publish is disabled", entry)
+        for result in self.results:
+            if isinstance(result, MessageTooLargeError):
+                raise result
+        for entry, stream, result in zip(self.entries, streams, self.results, strict=True):
             if isinstance(result, PublishError):
                 raise result
+            if stream is not streams[0]:
+                raise _refusal(10176, "atomic publish batch is incomplete", entry)
             if result.duplicate:
                 raise _refusal(10201, "atomic publish batch contains duplicate message id", entry)
 
