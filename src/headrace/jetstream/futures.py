@@ -7,6 +7,7 @@ order of sending. So that table alone says what is outstanding: nothing else is 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
@@ -66,7 +67,7 @@ class Desk(Protocol):
         """The shared timer looks at all flights then."""
         ...
 
-    def failed(self, pending: Pending, error: PublishError) -> None:
+    def failed(self, message: StreamMessage, error: PublishError) -> None:
         """An async publish failed: whoever has not asked yet is told."""
         ...
 
@@ -99,8 +100,12 @@ class Flight(msgspec.Struct, eq=False):
         raise NotImplementedError
 
 
-class Pending(Flight, eq=False):
-    """The coming answer to one publish: what `publish_async` gives."""
+class Pending(Flight, eq=False, gc=False):
+    """The coming answer to one publish: what `publish_async` gives.
+
+    The garbage collector does not look at it (a fifth of a publish, where many are kept), so no cycle may go through
+    one: who waits is let go with the answer, and what is raised is a copy, since a traceback holds those who await.
+    """
 
     subject: str
     data: bytes
@@ -147,7 +152,7 @@ class Pending(Flight, eq=False):
         if isinstance(result, PubAck):
             return result
         assert result is not None  # noqa: S101  (woken by its result alone)
-        raise result
+        raise _copy(result)
 
     def __repr__(self) -> str:
         return f"<Pending {self.subject!a}: {'waiting' if self.result is None else self.result!r}>"
@@ -239,7 +244,7 @@ class Pending(Flight, eq=False):
             self._tell()
         if self.window is not None:
             self.window.free()
-            self.desk.failed(self, error)
+            self.desk.failed(self.message, _copy(error))
 
     def _follow(self, follower: asyncio.Future[None] | Callable[[Any], None]) -> None:
         if self.followers is None:
@@ -282,5 +287,12 @@ def late(timeout: float, msg_id: str | None, *, sent: bool) -> PublishTimeoutErr
 def not_sent(msg_id: str | None, cause: BaseException, fault: Fault = Fault.UNAVAILABLE) -> PublishError:
     """The error of a publish that the connection did not take."""
     made = PublishError(f"not published: {cause}", message_id=msg_id, fault=fault)
-    made.__cause__ = cause
+    made.__cause__ = cause.with_traceback(None)  # it holds the future that this becomes the result of
+    return made
+
+
+def _copy(error: PublishError) -> PublishError:
+    """The same error without a traceback."""
+    made = copy.copy(error)
+    made.__cause__ = error.__cause__
     return made

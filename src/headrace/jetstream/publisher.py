@@ -190,15 +190,15 @@ class Publisher:
             text = f"not sent: the connection took nothing more for {timeout:g} s"
             raise PublishTimeoutError(text, fault=Fault.UNAVAILABLE) from error
 
-    def failed(self, pending: Pending, error: PublishError) -> None:
+    def failed(self, message: StreamMessage, error: PublishError) -> None:
         """Tell of the failure of an async publish, once."""
         if self._on_error is None:
-            logger.error("publish to %s failed: %s", pending.subject, error)
+            logger.error("publish to %s failed: %s", message.subject, error)
             return
         try:
-            self._on_error(pending.message, error)
+            self._on_error(message, error)
         except Exception:
-            logger.exception("on_publish_error failed for %s", pending.subject)
+            logger.exception("on_publish_error failed for %s", message.subject)
 
     # -- what the connection tells ------------------------------------------------------------------------------------
 

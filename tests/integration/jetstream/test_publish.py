@@ -1,8 +1,10 @@
 """Publishing to a real server: acknowledgements, refusals, retries, time-outs, options."""
 
 import asyncio
+import gc
 import itertools
 import logging
+import weakref
 from datetime import timedelta
 
 import pytest
@@ -423,6 +425,37 @@ def test_futures_are_what_asyncio_takes(server):
         assert {future: future.message.subject for future in futures}[futures[7]] == subject
 
     story(server, tell)
+
+
+def test_nothing_that_failed_is_kept(server):
+    """The garbage collector does not see futures: nothing may hang together through one."""
+
+    class Witness:
+        pass
+
+    async def fail(js, subject, options):
+        witness = Witness()
+        future = await js.publish_async(subject, options=options)
+        future.add_done_callback(lambda _: (witness, future))
+        for _ in range(2):
+            try:
+                await future
+            except PublishError as error:
+                error.held = (witness, future)
+        return weakref.ref(witness)
+
+    async def tell(js, subject):
+        refused = StreamPublishOptions(expect=Expect(last=99))
+        nobody = StreamPublishOptions(retry_attempts=0)
+        late = StreamPublishOptions(timeout=0.000_001)
+        kept = [await fail(js, *given) for given in ((subject, refused), ("nobody.there", nobody), (subject, late))]
+        gc.collect()
+        assert [each() for each in kept] == [None] * 3
+
+    def broken(message, error):
+        raise error
+
+    story(server, tell, options=JetStreamOptions(on_publish_error=broken, timeout=PATIENCE))
 
 
 # -- many -------------------------------------------------------------------------------------------------------------
