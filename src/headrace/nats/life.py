@@ -112,7 +112,8 @@ class Life:
 
     async def drain(self) -> None:
         """Take no more, hand out what is on its way, write everything, close."""
-        if self.closed:
+        if self._link is None and self._task is None:  # nobody is there, and nobody is looked for
+            await self.aclose()
             return
         limit = self._options.seconds("drain_timeout")
         try:

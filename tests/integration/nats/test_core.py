@@ -234,6 +234,13 @@ async def test_drain_hands_out_what_is_on_its_way_and_writes_what_that_sends(ser
 
 
 @run
+async def test_drain_without_a_link_waits_for_nobody(server):
+    connection = connection_to(server.url)
+    await connection.drain()
+    assert connection.closed
+
+
+@run
 async def test_senders_wait_for_room(server):
     async with connection_to(server.url, write_limit=100_000) as connection:
         got = 0

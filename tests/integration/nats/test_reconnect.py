@@ -173,6 +173,27 @@ async def test_the_reconnect_buffer_is_bounded():
 
 
 @run
+async def test_drain_while_away_sends_what_was_kept_and_takes_nothing_more():
+    got, late = [], []
+    with plain_server() as server, plain_server() as other:
+        connection = connection_to([server.url, other.url], randomize=False)
+        await connection.connect()
+        connection.subscribe("in", lambda *parts: late.append(parts[3]))
+        async with connection_to(other.url) as watching:
+            watching.subscribe("out", lambda *parts: got.append(parts[3]))
+            watching.subscribe("out", lambda *_: watching.send(b"in", b"", b"", b"more"))
+            await watching.flush()
+            server.kill()
+            await until(lambda: not connection.connected)
+            connection.publish("out", b"kept")
+            await connection.drain()
+            await until(lambda: got)
+            await watching.flush()
+        assert got == [b"kept"]
+        assert late == []
+
+
+@run
 async def test_messages_sent_before_the_first_connect_are_kept(server):
     got = []
     connection = connection_to(server.url)
