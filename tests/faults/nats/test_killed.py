@@ -64,6 +64,7 @@ async def kill_rounds(kind, rounds):
         async with opened(server) as js:
             stream = await made(js)
             async with reading(js, kind) as reader:
+                await parked(js, kind)
                 publishers = [asyncio.create_task(publish_on(js, acknowledged, numbers)) for _ in range(8)]
                 for _ in range(rounds):
                     before = len(acknowledged)

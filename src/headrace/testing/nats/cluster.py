@@ -120,4 +120,12 @@ class NatsCluster:
                 if found := look():
                     return found
             time.sleep(0.02)
-        raise BrokerError(f"{what} in {_PATIENCE:g} s")
+        raise BrokerError("\n".join([f"{what} in {_PATIENCE:g} s", *map(self._state, self.servers)]))
+
+    def _state(self, server: NatsServer) -> str:
+        """For an error: what a server thinks, and the end of its log."""
+        try:
+            meta = str(self._meta(server))
+        except _REFUSED as error:
+            meta = repr(error)
+        return f"{server.url} {'runs' if server.running else 'has ended'}: {meta}\n{server.said()[-1_000:]}"

@@ -21,11 +21,13 @@ from headrace.core.errors import BrokerError, ConfigError, UsageError
 
 __all__ = ["NatsServer", "find_nats_server", "free_port"]
 
-_READY = b"Server is ready"
-_TAKEN = b"address already in use"
+_READY = "Server is ready"
+_TAKEN = "address already in use"
 _PATIENCE = 30.0
 _PORTS = range(10_000, 32_000)  # below what the system gives to outgoing connections: none of them can sit on it
 _PORT_ATTEMPTS = 100
+_CHANCE = random.SystemRandom()  # test runners seed the common one, in each of their processes alike
+_given: set[int] = set()  # they may belong to servers that are not started yet
 _START_ATTEMPTS = 5
 
 
@@ -41,13 +43,15 @@ def find_nats_server() -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens, and which no outgoing connection gets by chance."""
+    """A port of 127.0.0.1 on which nobody listens, that no outgoing connection gets by chance, never given twice."""
     for _ in range(_PORT_ATTEMPTS):
-        port = random.choice(_PORTS)
+        port = _CHANCE.choice(_PORTS)
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
     raise UsageError("no free port found on 127.0.0.1")
 
 
@@ -126,7 +130,7 @@ class NatsServer:
                 self.wait_ready()
             except BrokerError:
                 self.kill()
-                if attempt == _START_ATTEMPTS - 1 or _TAKEN not in self._said():
+                if attempt == _START_ATTEMPTS - 1 or _TAKEN not in self.said():
                     raise
                 self._somewhere_else(attempt)
             else:
@@ -136,10 +140,9 @@ class NatsServer:
     def wait_ready(self, timeout: float = _PATIENCE) -> None:
         """Return once it takes clients; ``BrokerError`` when it has ended, or is not there in time."""
         deadline = time.monotonic() + timeout
-        while _READY not in (said := self._said()):
+        while _READY not in (said := self.said()):
             if not self.running or time.monotonic() > deadline:
-                end = said[-2_000:].decode(errors="replace")
-                raise BrokerError(f"nats-server on port {self.port} does not start:\n{end}")
+                raise BrokerError(f"nats-server on port {self.port} does not start:\n{said[-2_000:]}")
             time.sleep(0.002)
 
     def kill(self) -> None:
@@ -160,6 +163,12 @@ class NatsServer:
     def lame_duck(self) -> None:
         """Tell it to send its clients away and to end after that (SIGUSR2)."""
         self._running().send_signal(signal.SIGUSR2)
+
+    def said(self) -> str:
+        """What it has logged since it was last started."""
+        with self.log.open("rb") as log:
+            log.seek(self._seen)
+            return log.read().decode(errors="replace")
 
     def pause(self) -> None:
         """Freeze it: its connections stay open and silent (SIGSTOP)."""
@@ -182,11 +191,6 @@ class NatsServer:
                 [find_nats_server(), *arguments, *self.args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-
-    def _said(self) -> bytes:
-        with self.log.open("rb") as log:
-            log.seek(self._seen)
-            return log.read()
 
     def _somewhere_else(self, attempt: int) -> None:
         """The port is taken: another one; or, where clients know it, once more when it may have been let go."""
