@@ -97,11 +97,10 @@ class Life:
         """Write what is collected, then close."""
         if not self.closed:
             self._end(None)
-        task = self._task
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.wait([task])
         try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
             if self._links:
                 await asyncio.wait([link.ended for link in self._links], timeout=_GOODBYE)
         finally:
@@ -129,13 +128,15 @@ class Life:
 
     def heard(self, link: Link, info: ServerInfo) -> None:
         """INFO came again."""
-        self.info = info
+        known, self.info = self.info.lame_duck, info
         self._learn(link)
-        if info.lame_duck and self._move is None and link is self._link:
-            self.hooks.lame_duck()
+        if not info.lame_duck or link is not self._link:
+            return
+        if not known:
             self._pool.last(link.server)
-            if len(self._pool) > 1 and self._options.reconnect:
-                self._move = self.loop.call_later(random.uniform(0, _LAME_DUCK_JITTER), self._leave, link)
+            self.hooks.lame_duck()
+        if self._move is None and len(self._pool) > 1 and self._options.reconnect:
+            self._move = self.loop.call_later(random.uniform(0, _LAME_DUCK_JITTER), self._leave, link)
 
     def pong(self) -> None:
         """A ping was answered."""
