@@ -141,7 +141,7 @@ class JetStream:
 
     async def stream_name_by_subject(self, subject: str) -> str:
         """The first stream that covers it; ``StreamNotFoundError``."""
-        async for name in self.stream_names(subject=validate_filter(subject)):
+        for name in _names(await self._api.ask("STREAM.NAMES", _about(subject))):
             return name
         raise error_for(404, 10059, f"stream not found: none covers {subject}")
 

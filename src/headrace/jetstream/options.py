@@ -24,7 +24,7 @@ class ClientTrace:
     """Told of API requests and their answers, not of publishes. What it raises is logged and ignored.
 
     ``request_sent(subject, payload)``, ``response_received(subject, payload, headers)``: `headers` is the raw block as
-    received, b"" if there is none; the subject is that of the request.
+    received, b"" if there is none; the subject is that of the request. Of a batch get the end is the response.
     """
 
     request_sent: Callable[[str, bytes], None] | None = None

@@ -24,6 +24,7 @@ from headrace.streams.errors import (
     ConsumerNotFoundError,
     JetStreamNotEnabledError,
     MessageNotFoundError,
+    OrderedConsumerResetError,
     StreamError,
     error_for,
 )
@@ -124,9 +125,12 @@ class Reading:
         """Up to `limit` messages from `start`, `offset` matching ones skipped; past the end none."""
         if self._batches:
             return await self._page_of_chunks(subject, start, offset, limit)
-        if self._work_queue:
-            return await self._page_of_gets(subject, start, offset, limit)
-        return await self._page_of_consumer(subject, start, offset, limit)
+        if not self._work_queue:  # there only one may read a message
+            try:
+                return await self._page_of_consumer(subject, start, offset, limit)
+            except OrderedConsumerResetError:
+                pass  # no consumer more is allowed here, or none of this kind
+        return await self._page_of_gets(subject, start, offset, limit)
 
     async def _get_direct(self, wanted: dict[str, Any]) -> RawStreamMsg:
         subject, body = f"DIRECT.GET.{self._stream}", wanted
@@ -170,7 +174,7 @@ class Reading:
         return found
 
     async def _page_of_gets(self, subject: str, start: int | datetime, offset: int, limit: int) -> list[RawStreamMsg]:
-        """On a work queue nobody else may read: one by one."""
+        """One by one: slow, but always allowed."""
         found: list[RawStreamMsg] = []
         at = await self._first_at(start) if isinstance(start, datetime) else max(start, 1)
         for place in range(offset + limit):

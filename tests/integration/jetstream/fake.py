@@ -1,5 +1,6 @@
 """A JetStream API that says what a test wants: a connection that answers below a prefix of its own on a real server."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -8,6 +9,16 @@ from headrace.jetstream import JetStream, JetStreamOptions
 from headrace.nats.connection import Connection
 
 PREFIX = "fake.api"
+PATIENCE = 20
+
+
+async def until(condition):
+    """Wait for it, with an end."""
+    for _ in range(PATIENCE * 100):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came")
 
 
 class Fake:

@@ -622,6 +622,16 @@ def test_read(server, way):
     story(server, tell, **WAYS[way])
 
 
+def test_read_where_no_consumer_more_is_allowed(server):
+    async def tell(js, stream):
+        await stream.create_consumer(ConsumerConfig(durable="c"))
+        await fill(js, stream, 5)
+        assert numbers(await stream.read(offset=1)) == [2, 3, 4, 5]
+        assert numbers(await collected(stream.get_batch(GetBatch(batch=2)))) == [1, 2]
+
+    story(server, tell, max_consumers=1)
+
+
 @pytest.mark.parametrize("way", ["batch", "consumer"])
 def test_read_and_get_many(server, way):
     """More than is asked for at once."""

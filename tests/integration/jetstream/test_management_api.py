@@ -28,9 +28,8 @@ from headrace.streams.errors import (
     StreamError,
 )
 from headrace.testing.nats import NatsServer
-from tests.integration.jetstream.fake import PREFIX, fake
+from tests.integration.jetstream.fake import PATIENCE, PREFIX, fake, until
 
-PATIENCE = 20
 STATE = {"messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0}
 INFO = {"config": {"name": "S", "subjects": ["s"]}, "created": "2026-01-01T00:00:00Z", "state": STATE}
 
@@ -191,6 +190,29 @@ def test_hostile_batches(server, frames):
     asyncio.run(ask())
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_batch_that_never_ends(killed):
+    """A message came, and nothing more: the connection is lost, or it is a time-out."""
+    config = {"name": "S", "subjects": ["s"], "allow_direct": True}
+
+    def answer(tail, body):
+        return {**INFO, "config": config} if tail == "STREAM.INFO.S" else (DIRECT % 1 + MORE % 0, b"x")
+
+    async def ask(server):
+        async with fake(server.url, answer, timeout=PATIENCE if killed else 0.1) as (streams, asked):
+            stream = await streams.stream("S")
+            asking = asyncio.create_task(stream.read())
+            await until(lambda: len(asked.asked) == 2)
+            if killed:
+                server.kill()
+            with pytest.raises(ConnectionLostError if killed else BrokerTimeoutError):
+                await asking
+            assert not streams._api.waiting
+
+    with NatsServer() as server:
+        asyncio.run(ask(server))
+
+
 def test_page_loops_end(server):
     """A total that is never reached, and pages that never end."""
 
@@ -275,8 +297,7 @@ def test_closing_ends_requests(server):
     async def ask():
         async with fake(server.url, lambda *_: None) as (streams, asked):
             asking = asyncio.create_task(streams.account_info())
-            while not asked.asked:
-                await asyncio.sleep(0.01)
+            await until(lambda: asked.asked)
             await streams.aclose()
             await streams.aclose()
             with pytest.raises(ClosedError):
@@ -293,17 +314,12 @@ def test_a_lost_connection_ends_requests():
     async def ask(server):
         async with fake(server.url, lambda *_: None) as (streams, asked):
             asking = asyncio.create_task(streams.account_info())
-            while not asked.asked:
-                await asyncio.sleep(0.01)
+            await until(lambda: asked.asked)
             server.kill()
             with pytest.raises(ConnectionLostError):
                 await asking
             server.start()
-            for _ in range(PATIENCE * 20):
-                if streams.connection.connected:
-                    break
-                await asyncio.sleep(0.05)
-            assert streams.connection.connected
+            await until(lambda: streams.connection.connected)
 
     with NatsServer() as server:
         asyncio.run(ask(server))
@@ -313,8 +329,7 @@ def test_what_was_not_sent_yet_is_asked_after_the_reconnect():
     async def ask(server):
         async with jetstream.connect(server.url, options=JetStreamOptions(timeout=PATIENCE)) as streams:
             server.kill()
-            while streams.connection.connected:
-                await asyncio.sleep(0.01)
+            await until(lambda: not streams.connection.connected)
             asking = asyncio.create_task(streams.account_info())
             await asyncio.sleep(0.05)
             server.start()
@@ -328,8 +343,7 @@ def test_a_cancelled_request_leaves_nothing(server):
     async def ask():
         async with fake(server.url, lambda *_: None) as (streams, asked):
             asking = asyncio.create_task(streams.account_info())
-            while not asked.asked:
-                await asyncio.sleep(0.01)
+            await until(lambda: asked.asked)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
