@@ -11,11 +11,13 @@ from headrace.jetstream.infos import consumer_info
 from headrace.jetstream.session import ServerSession
 from headrace.jetstream.values import text_of_time
 from headrace.streams.consumer import Consumer
-from headrace.streams.errors import JetStreamNotEnabledError
 from headrace.streams.info import ConsumerInfo
 from headrace.streams.session import PullSession, SessionOptions
 
 __all__ = ["ServerConsumer"]
+
+_PAUSE_SINCE = (2, 11)
+_RESET_SINCE = (2, 14)
 
 
 class ServerConsumer(Consumer):
@@ -58,30 +60,28 @@ class ServerConsumer(Consumer):
         """Hand out nothing until then (an aware datetime); pulls stay open. Servers from 2.11 on."""
         if not isinstance(until, datetime) or until.tzinfo is None:
             raise ConfigError(f"until must be an aware datetime, got {until!r}")
-        await self._ask_newer("PAUSE", {"pause_until": text_of_time(until)})
+        await self._ask_newer("PAUSE", _PAUSE_SINCE, {"pause_until": text_of_time(until)})
 
     async def resume(self) -> None:
         """Hand out again."""
-        await self._ask_newer("PAUSE", {})
+        await self._ask_newer("PAUSE", _PAUSE_SINCE, {})
 
     async def unpin(self, group: str) -> None:
         """Let another client of the priority group be pinned. Servers from 2.11 on."""
-        await self._ask_newer("UNPIN", {"group": group})
+        await self._ask_newer("UNPIN", _PAUSE_SINCE, {"group": group})
 
     async def reset(self, sequence: int | None = None) -> None:
-        """Set it back to behind its ack floor, or to stream `sequence`. Only newer servers can."""
+        """Set it back to behind its ack floor, or to stream `sequence`. Servers from 2.14 on."""
         if sequence is not None and (isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 1):
             raise ConfigError(f"sequence must be an integer >= 1, got {sequence!r}")
-        await self._ask_newer("RESET", {} if sequence is None else {"seq": sequence})
+        await self._ask_newer("RESET", _RESET_SINCE, {} if sequence is None else {"seq": sequence})
 
     async def _ask(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return await self._api.ask(f"CONSUMER.{verb}.{self.stream}.{self.name}", body)
 
-    async def _ask_newer(self, verb: str, body: dict[str, Any]) -> None:
-        """A server that does not know the request does not listen for it."""
-        try:
-            await self._ask(verb, body)
-        except JetStreamNotEnabledError:
-            await self._ask("INFO")  # nobody at all: that is the error
-            version = self._api.connection.server_info.version
-            raise UnsupportedError(f"nats-server {version} has no CONSUMER.{verb}") from None
+    async def _ask_newer(self, verb: str, since: tuple[int, int], body: dict[str, Any]) -> None:
+        """A server that does not know the request does not answer it."""
+        info = self._api.connection.server_info
+        if info.version_tuple < since:
+            raise UnsupportedError(f"CONSUMER.{verb} needs nats-server {since[0]}.{since[1]}, this is {info.version}")
+        await self._ask(verb, body)

@@ -53,7 +53,7 @@ class Leases:
     def alive(self, msg: Msg) -> bool:
         """Whether its ack wait is not over."""
         if not self.tracked:
-            return True
+            return is_ack_subject(msg.token)
         began = self.held.get(msg)
         return began is not None and self._now() - began < self._wait
 
@@ -67,7 +67,7 @@ class Leases:
     def settle(self, msg: Msg, outcome: Outcome) -> None:
         """Publish the outcome, with the turn's others. What is lost with the link comes again."""
         began = self.held.pop(msg, None)
-        self._unconfirmed = reply = msg.token
+        reply = msg.token
         if began is None:
             if not self._may_settle(reply):
                 return
@@ -75,6 +75,7 @@ class Leases:
             self.late += 1
         if self._covers_below and type(outcome) is Ack:
             self._settle_below(reply)
+        self._unconfirmed = reply
         try:
             self._send(reply, b"", b"", ACK_BODY if outcome is ACK else body_of(outcome))
         except (ConnectionLostError, ClosedError):
@@ -91,7 +92,7 @@ class Leases:
 
     def release(self, msg: Msg) -> bool:
         """Hand back what nobody saw; not what ran out, which others may have by now."""
-        if not self.alive(msg) or not is_ack_subject(msg.token):
+        if not self.alive(msg):
             return False
         if self.tracked:
             self.settle(msg, RELEASE)

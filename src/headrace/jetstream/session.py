@@ -90,9 +90,11 @@ class ServerSession:
                 state.aim(limit)
                 left = max(0.0, deadline - self._now())
                 asked = not looked and self._refill(left if wait > 0 else 0.0)
-                found = self._take_many(limit, max_bytes)
-                if found:
-                    return found
+                if self._buffer:
+                    found = self._take_many(limit, max_bytes)
+                    if found:
+                        return found
+                    continue  # all of it had run out: there is room for more
                 if state.doubtful and not self._stopped:
                     await self._inquire()
                 self._raise_error()

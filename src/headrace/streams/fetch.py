@@ -16,7 +16,7 @@ from headrace.streams.errors import MaxBytesExceededError
 from headrace.streams.msg import Msg
 from headrace.streams.session import PullSession, SessionOptions
 
-__all__ = ["FetchReason", "MessageBatch", "SessionOpener", "give_back", "wire_size"]
+__all__ = ["FetchReason", "MessageBatch", "SessionOpener", "end", "wire_size"]
 
 SessionOpener = Callable[[SessionOptions], PullSession]
 YIELD_EVERY = 256
@@ -43,10 +43,20 @@ def wire_size(msg: Msg) -> int:
     return len(msg.subject.encode()) + len(msg.reply.encode()) + headers + len(msg.data)
 
 
-def give_back(session: PullSession, msg: Msg) -> None:
-    """Nobody saw it. Told to the session that was pulled, which need not be the one of the message (ordered)."""
-    session.settle(msg, RELEASE)
-    msg.outcome = RELEASE
+async def end(session: PullSession, unseen: deque[Msg]) -> None:
+    """Give back in order what nobody saw, and close. Stopped first, or it would come straight into our own open pull.
+
+    Told to the session that was pulled, which need not be the one of the message (ordered).
+    """
+    try:
+        await session.stop()
+    finally:
+        while unseen:
+            msg = unseen.popleft()
+            if session.alive(msg):  # else others may have it by now
+                session.settle(msg, RELEASE)
+                msg.outcome = RELEASE
+        await session.aclose()
 
 
 class MessageBatch:
@@ -103,11 +113,8 @@ class MessageBatch:
         """Give back what was not handed out, in order, and end. Twice is fine."""
         if self.reason is None:
             self.reason = FetchReason.EXPIRED
-        session = self._session
-        if session is not None:
-            while self._ready:
-                give_back(session, self._ready.popleft())
-            await session.aclose()
+        if self._session is not None:
+            await end(self._session, self._ready)
 
     async def _collect(self) -> list[Msg]:
         try:

@@ -20,7 +20,7 @@ from headrace.streams.errors import (
     ServerShutdownError,
     StreamError,
 )
-from headrace.streams.fetch import YIELD_EVERY, give_back
+from headrace.streams.fetch import YIELD_EVERY, end
 from headrace.streams.msg import Msg
 from headrace.streams.session import PullSession
 
@@ -179,10 +179,8 @@ class Reading:
     async def close(self) -> None:
         """Give back what was not handed over, in order, and end the session. Never raises."""
         self.end()
-        while self.spare:
-            give_back(self.session, self.spare.popleft())
         try:
-            await self.session.aclose()
+            await end(self.session, self.spare)
         except HeadraceError as error:
             await self.report(error)
         finally:

@@ -160,15 +160,22 @@ class StreamSubscription:
         if self._closed:
             return
         self._closed = True
+        try:
+            await self.stop()  # else what is released comes straight into our own open pull
+        finally:
+            self._release()
+            self._free_room()
+            for session in self._sessions:
+                await session.aclose()
+
+    def _release(self) -> None:
+        """What was never started, in order."""
         for msg in [msg for msg, started in self._held.items() if not started]:
             del self._held[msg]
             session = self._session_of(msg)
             if session.alive(msg):  # else others may have it by now
                 msg.outcome = RELEASE
                 session.settle(msg, RELEASE)
-        self._free_room()
-        for session in self._sessions:
-            await session.aclose()
 
     async def _pull_through(self, limit: int, deadline: float) -> list[Msg]:
         """An outage (a full disk, a stopped neighbour, another leader) ends no reader: said once, and tried again."""
