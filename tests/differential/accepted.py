@@ -1,0 +1,166 @@
+"""The accepted differences: each function names its line of docs/embedded-differences.md.
+
+`accepted` makes the answers of both sides equal where that line says that they differ. `avoided` says which steps no
+program takes, because what follows them would differ for ever, as that line says.
+"""
+
+from datetime import timedelta
+
+from tests.differential.past import filters_of
+
+ACCEPTED = []
+AVOIDED = []
+
+
+def accepted(line, *steps):
+    """Register a function of (answer, what is known of its consumer or stream) for these steps."""
+
+    def register(function):
+        function.line = line
+        ACCEPTED.append((steps, function))
+        return function
+
+    return register
+
+
+def avoided(line, *steps):
+    """Register a function of (past, step): true where a program does not take it."""
+
+    def register(function):
+        function.line = line
+        AVOIDED.append((steps, function))
+        return function
+
+    return register
+
+
+def normal(step, answer, past):
+    """The answer without what the page accepts."""
+    if isinstance(answer, list):
+        single = {"listed": "info", "consumers_listed": "consumer_info"}.get(step.name)
+        return answer if single is None else [_normal(single, each, past) for each in answer]
+    return _normal(step.name, answer, past) if isinstance(answer, dict) and "error" not in answer else answer
+
+
+def _normal(name, answer, past):
+    answer = dict(answer)
+    for steps, function in ACCEPTED:
+        if name in steps:
+            function(answer, past)
+    return answer
+
+
+def is_avoided(step, past):
+    return any(step.name in steps and function(past, step) for steps, function in AVOIDED)
+
+
+LIMITS = ("max_messages", "max_bytes", "max_messages_per_subject")
+
+
+def _known(answer, past):
+    return past.consumer(answer["stream"], answer["name"])
+
+
+@accepted("a stream that never had a message shows `first_sequence` 0", "info")
+def first_of_an_unused_stream(answer, past):
+    if answer["first_sequence"] == 0:
+        answer["first_sequence"] = answer["last_sequence"] + 1
+        answer["deleted"] = tuple(filter(None, answer["deleted"]))
+        answer["num_deleted"] = len(answer["deleted"])
+
+
+@accepted("a purge up to the last sequence, whose message was deleted before", "info")
+def first_after_a_purge_to_a_gap(answer, past):
+    one = past.streams.get(answer["config"]["name"])
+    if answer["messages"] == 0 and one is not None and one.purged:
+        for name in ("first_sequence", "first_time", "deleted", "num_deleted"):
+            answer.pop(name, None)
+
+
+@accepted("a purge moves `delivered` and the ack floor", "consumer_info")
+def places_after_a_purge(answer, past):
+    one = _known(answer, past)
+    if one is not None and one.purged:
+        for name in ("delivered_stream", "floor_stream", "floor_consumer"):
+            del answer[name]
+
+
+@accepted("`num_redelivered` counts exhausted messages", "consumer_info")
+def redelivered_after_raising(answer, past):
+    one = _known(answer, past)
+    if one is not None and one.raised:
+        del answer["num_redelivered"]
+
+
+@avoided("`first_sequence` update accepted", "update", "create_or_update")
+def another_first_sequence(past, step):
+    one = past.streams.get(step.arguments[0])
+    return one is not None and step.options.get("first_sequence") != one.config.get("first_sequence")
+
+
+@avoided("deleting a message that an ack-all consumer holds", "remove", "secure_remove", "purge")
+def deleting_under_ack_all(past, step):
+    return any(one.config["ack_policy"] == "all" for one in past.consumers(step.arguments[0]))
+
+
+@avoided("a filter change drops what is pending", "consumer")
+def another_filter_on_interest(past, step):
+    one = past.streams.get(step.arguments[0])
+    return one is not None and one.was_interest and _changes_filter(past, step)
+
+
+@avoided("a filter change does not look again", "consumer")
+def another_filter_after_a_pull(past, step):
+    known = past.consumer(step.arguments[0], step.options.get("durable"))
+    looked = known is not None and (known.told.get("delivered_consumer", 0) > 0 or known.deleted)
+    return looked and _changes_filter(past, step) and not past.streams[step.arguments[0]].was_interest
+
+
+@avoided("an update takes the filters of a consumer away", "consumer")
+def no_filter_any_more(past, step):
+    return _changes_filter(past, step) and not filters_of(step.options)
+
+
+def _changes_filter(past, step):
+    known = past.consumer(step.arguments[0], step.options.get("durable"))
+    return known is not None and filters_of(known.config) != filters_of(step.options)
+
+
+@avoided("last per subject, and a chosen message is deleted", "remove", "secure_remove", "purge")
+def deleting_under_last_per_subject(past, step):
+    return any(one.config["deliver_policy"] == "last_per_subject" for one in past.consumers(step.arguments[0]))
+
+
+@avoided("last per subject, and a chosen message is deleted", "consumer")
+def last_per_subject_under_limits(past, step):
+    one = past.streams.get(step.arguments[0])
+    limited = one is not None and any(name in one.config for name in LIMITS)
+    return limited and step.options.get("deliver_policy") == "last_per_subject"
+
+
+@avoided("after a purge of some subjects, an ack may settle", "purge")
+def purging_some_subjects_under_pending(past, step):
+    pending = any(one.told.get("num_ack_pending") for one in past.consumers(step.arguments[0]))
+    return pending and step.options.get("subject") is not None
+
+
+@avoided("a change of `duplicate_window` may forget", "update", "create_or_update")
+def another_window_on_interest(past, step):
+    one = past.streams.get(step.arguments[0])
+    if one is None or not one.was_interest:
+        return False
+    return timedelta(seconds=step.options.get("duplicate_window") or 120) != one.config["duplicate_window"]
+
+
+@avoided("settling a message of a consumer that was deleted", "settle")
+def of_a_deleted_consumer(past, step):
+    if not past.held:
+        return False
+    stream, name, drops = past.held[step.arguments[0] % len(past.held)]
+    return past.drops[stream, name] != drops
+
+
+@avoided("the newest of several subjects needs `allow_direct`", "last_for")
+def without_direct_get(past, step):
+    one = past.streams.get(step.arguments[0])
+    return one is not None and not one.config.get("allow_direct")
