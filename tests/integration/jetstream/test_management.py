@@ -35,6 +35,7 @@ from headrace.streams.config import (
 from headrace.streams.errors import (
     ApiError,
     BadRequestError,
+    ConsumerConfigError,
     ConsumerCreateError,
     ConsumerDoesNotExistError,
     ConsumerExistsError,
@@ -42,9 +43,12 @@ from headrace.streams.errors import (
     InvalidConsumerNameError,
     InvalidStreamNameError,
     InvalidSubjectError,
+    JetStreamNotEnabledError,
+    JetStreamNotEnabledForAccountError,
     MessageDeleteError,
     MessageNotFoundError,
     PurgeError,
+    ResourcesExceededError,
     StreamNameInUseError,
     StreamNotFoundError,
     StreamSealedError,
@@ -740,3 +744,52 @@ def test_leaving_a_batch_early_leaves_nothing(server):
         assert numbers(await stream.read()) == [1, 2, 3, 4, 5]
 
     story(server, tell, allow_direct=True)
+
+
+def test_limits_of_an_account_are_typed_errors_and_the_rest_goes_on():
+    config = """
+    no_auth_user: u
+    accounts: {
+        A: { jetstream: {max_streams: 1, max_consumers: 1, max_file: 20000}, users: [{user: u, password: p}] }
+        B: { users: [{user: b, password: b}] }
+    }
+    """
+
+    async def tell(server):
+        async with jetstream.connect(server.url) as js:
+            limits = (await js.account_info()).limits
+            assert (limits.max_streams, limits.max_consumers, limits.max_storage) == (1, 1, 20_000)
+            with pytest.raises(ResourcesExceededError):
+                await js.create_stream(StreamConfig(name="A", max_bytes=50_000))
+            stream = await js.create_stream(StreamConfig(name="A"))
+            with pytest.raises(ApiError) as caught:
+                await js.create_stream(StreamConfig(name="B"))
+            assert caught.value.err_code == 10027
+            await stream.create_consumer(ConsumerConfig(durable="a"))
+            with pytest.raises(ConsumerConfigError):
+                await stream.create_consumer(ConsumerConfig(durable="b"))
+            for _ in range(2):
+                await js.publish("A", bytes(8_000))
+            with pytest.raises(ResourcesExceededError):
+                await js.publish("A", bytes(8_000))
+            assert numbers(await stream.read()) == [1, 2]
+            assert await stream.purge() == 2
+            await js.publish("A", bytes(8_000))
+        async with jetstream.connect(server.url.replace("//", "//b:b@")) as js:
+            with pytest.raises(JetStreamNotEnabledForAccountError):
+                await js.account_info()
+
+    with NatsServer(config=config) as server:
+        asyncio.run(tell(server))
+
+
+def test_a_server_without_streams():
+    async def tell(server):
+        async with jetstream.connect(server.url) as js:
+            with pytest.raises(JetStreamNotEnabledError):
+                await js.account_info()
+            with pytest.raises(JetStreamNotEnabledError):
+                await js.stream("S")
+
+    with NatsServer(jetstream=False) as server:
+        asyncio.run(tell(server))
