@@ -20,6 +20,7 @@ from headrace.core.errors import (
 )
 from headrace.core.message import new_id
 from headrace.jetstream.answers import answer_of, nobody
+from headrace.jetstream.frames import Part
 from headrace.jetstream.futures import Desk, interrupted, late, not_sent
 from headrace.nats.errors import NoRespondersError
 from headrace.nats.messages import Reply
@@ -35,7 +36,7 @@ _SINCE = (2, 12, 0)
 _DEFAULT = StreamPublishOptions()
 
 
-async def publish_atomic(desk: Desk, messages: Sequence[StreamMessage], parts: list[tuple[bytes, bytes]]) -> PubAck:
+async def publish_atomic(desk: Desk, messages: Sequence[StreamMessage], parts: list[Part]) -> PubAck:
     """Store all of them or none; the acknowledgement is that of the last.
 
     ``ConfigError``: there are none. ``AtomicBatchError``: more than 1,000, or the stream refuses them.
@@ -64,7 +65,7 @@ class _Batch:
     desk: Desk
     id: str
     messages: Sequence[StreamMessage]
-    parts: list[tuple[bytes, bytes]]
+    parts: list[Part]
 
     async def begin(self) -> None:
         """Send the first. Whatever goes wrong here, nothing is stored."""

@@ -10,6 +10,7 @@ import msgspec
 from headrace.core.duration import seconds_of
 from headrace.core.errors import BrokerError, ClosedError, Fault, PublishError
 from headrace.jetstream.answers import answer_of, nobody
+from headrace.jetstream.frames import Part
 from headrace.jetstream.futures import AGAIN, Desk, Flight, interrupted, late, not_sent
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError
@@ -33,7 +34,7 @@ class Many:
         self,
         desk: Desk,
         messages: Sequence[StreamMessage],
-        parts: list[tuple[bytes, bytes]],
+        parts: list[Part],
         results: list[PubAck | PublishError | None],
     ) -> None:
         self.desk = desk

@@ -21,31 +21,22 @@ from headrace.core.errors import (
     Fault,
     PublishError,
     PublishTimeoutError,
-    UsageError,
 )
 from headrace.core.headers import HeadersLike
 from headrace.jetstream.api import Api
 from headrace.jetstream.atomic import publish_atomic
+from headrace.jetstream.frames import Frames
 from headrace.jetstream.futures import Flight, Pending, not_sent
 from headrace.jetstream.many import Many
 from headrace.jetstream.window import Window
 from headrace.streams.config import StreamMessage, StreamPublishOptions
-from headrace.streams.errors import InvalidSubjectError, MessageTooLargeError, TooManyPendingError
+from headrace.streams.errors import TooManyPendingError
 from headrace.streams.info import PubAck
-from headrace.streams.lines import block_of
 from headrace.streams.names import WireBlock
-from headrace.streams.subjects import validate_subject
 
 __all__ = ["Publisher"]
 
 logger = logging.getLogger(__name__)
-_LONGEST_LINE = 4096
-"""Bytes of a control line that a server reads; with reply subject and sizes."""
-_SIZES = 32
-"""Bytes for the verb, the blanks and the sizes in it."""
-_MOST_SUBJECTS = 4096
-_VERSION_LINE = 12
-"""``NATS/1.0`` and the two line ends around a header block."""
 _GRAIN = 0.005
 """The timer runs at most so often: a thousand deadlines in one millisecond are one look."""
 
@@ -62,8 +53,7 @@ class Publisher:
         self._on_error = options.on_publish_error
         self._replies = self.connection.replies
         self._ask, self._prefix, self._send = self._replies.ask, self._replies.prefix, self.connection.send
-        self._max_payload = 0  # asked for with the first message, and behind each new link
-        self._subjects: dict[str, bytes] = {}
+        self._frames = Frames(self.connection)
         self._window = Window(options.max_pending)
         self._due = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -101,7 +91,7 @@ class Publisher:
         """One result per message, in order. Misuse raises before anything is sent."""
         self.check_open()
         messages = list(messages)
-        return await Many(self, messages, *self._parts(messages)).results_of_all()
+        return await Many(self, messages, *self._frames.parts(messages)).results_of_all()
 
     async def publish_async(
         self,
@@ -149,7 +139,7 @@ class Publisher:
         """All or nothing; see `atomic.publish_atomic`."""
         self.check_open()
         messages = list(messages)
-        parts, results = self._parts(messages)
+        parts, results = self._frames.parts(messages)
         for result in results:
             if isinstance(result, PublishError):
                 raise result
@@ -210,7 +200,7 @@ class Publisher:
 
     def restored(self) -> None:
         """Write again, in the old order, before anything new."""
-        self._max_payload = self.connection.max_payload
+        self._frames.ask_most()
         for token, flight in self._flights():
             flight.restored(token)
 
@@ -234,63 +224,15 @@ class Publisher:
         options: StreamPublishOptions | None,
         window: Window | None,
     ) -> Pending:
-        wire = self._subjects.get(subject) if type(subject) is str else None
-        if headers is None and msg_id is None and options is None and wire is not None and type(data) is bytes:
-            block, size = b"", len(data)
+        frames = self._frames
+        wire = frames.subjects.get(subject) if type(subject) is str else None
+        plain = headers is None and msg_id is None and options is None
+        if plain and wire is not None and type(data) is bytes and len(data) <= frames.most:
+            block = b""  # the commonest kind needs no further look
         else:
-            wire, block = self._part(subject, data, headers, msg_id, options)
-            size = _size(data, block)
-        if size > self._max_payload:
-            self._max_payload = self.connection.max_payload
-            if size > self._max_payload:
-                raise _too_large(size, self._max_payload, msg_id)
+            wire, block = frames.part(subject, data, headers, msg_id, options)
         due = self._time() + (self.timeout if options is None else self._timeout_of(options))
         return Pending(self, due, subject, data, headers, msg_id, options, wire, block, window)
-
-    def _part(
-        self,
-        subject: str,
-        data: bytes,
-        headers: HeadersLike | WireBlock | None,
-        msg_id: str | None,
-        options: StreamPublishOptions | None,
-    ) -> tuple[bytes, bytes]:
-        """Subject and header block as they are sent; misuse raises."""
-        wire = self._subjects.get(subject) if type(subject) is str else None
-        if wire is None:
-            wire = self._checked(subject)
-        if type(data) is not bytes:
-            raise UsageError(f"data must be bytes, got {type(data).__name__}")
-        if type(headers) is WireBlock and options is None:
-            return wire, headers
-        if headers is None and msg_id is None and options is None:
-            return wire, b""
-        return wire, block_of(headers, msg_id, options)
-
-    def _parts(
-        self, messages: list[StreamMessage]
-    ) -> tuple[list[tuple[bytes, bytes]], list[PubAck | PublishError | None]]:
-        """Those of many; and the result of each that is too large."""
-        parts: list[tuple[bytes, bytes]] = []
-        results: list[PubAck | PublishError | None] = []
-        most = self.connection.max_payload
-        for message in messages:
-            part = self._part(message.subject, message.data, message.headers, message.msg_id, None)
-            size = _size(message.data, part[1])
-            parts.append(part)
-            results.append(None if size <= most else _too_large(size, most, message.msg_id))
-        return parts, results
-
-    def _checked(self, subject: str) -> bytes:
-        """Publishers use few subjects, and checking one costs a microsecond. What is refused is not remembered."""
-        wire = validate_subject(subject).encode()
-        most = _LONGEST_LINE - _SIZES - 20 - len(self._replies.prefix)
-        if len(wire) > most:
-            raise InvalidSubjectError(f"{len(wire)} bytes of subject, at most {most}")
-        if len(self._subjects) >= _MOST_SUBJECTS:
-            self._subjects.clear()
-        self._subjects[subject] = wire
-        return wire
 
     def _timeout_of(self, options: StreamPublishOptions | None) -> float:
         given = None if options is None else options.timeout
@@ -361,12 +303,3 @@ class Publisher:
         self._timer, self._due = None, math.inf
         for token, flight in self._flights():
             flight.interrupt(token, cause)
-
-
-def _size(data: bytes, block: bytes) -> int:
-    """What counts for the server's largest message."""
-    return len(data) + len(block) + _VERSION_LINE if block else len(data)
-
-
-def _too_large(size: int, most: int, msg_id: str | None) -> MessageTooLargeError:
-    return MessageTooLargeError(f"{size} bytes of headers and body, at most {most}", message_id=msg_id, limit=most)

@@ -19,6 +19,7 @@ from headrace.core.errors import (
     PublishError,
     PublishInterruptedError,
     PublishTimeoutError,
+    UnsupportedError,
     UsageError,
 )
 from headrace.core.headers import Headers
@@ -576,6 +577,22 @@ def test_what_is_refused_sends_no_byte(recording):
             assert recording.received == before
 
     asyncio.run(run())
+
+
+def test_what_an_old_server_would_ignore_is_refused():
+    async def run(old):
+        async with jetstream.connect(old.url) as js:
+            before = old.received
+            for given in ({"ttl": 5}, {"expect": Expect(last_for_topic=1), "expect_subject": "a"}):
+                for publish in (js.publish, js.publish_async):
+                    with pytest.raises(UnsupportedError, match=rf"{list(given)[-1]} needs nats-server 2\.11.*2\.10\.9"):
+                        await publish("orders", options=StreamPublishOptions(**given))
+            assert js.publish_async_pending == 0
+            await asyncio.sleep(0.05)
+            assert old.received == before
+
+    with RecordingServer({"version": "2.10.9"}) as old:
+        asyncio.run(run(old))
 
 
 def test_the_limit_is_named(server):

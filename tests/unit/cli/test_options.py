@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from headrace.cli.options import confirm, directory_of, duration_of, is_directory
+from headrace.cli.options import confirm, directory_of, duration_of, is_directory, shown
 from headrace.core.errors import ConfigError
 
 
@@ -32,6 +32,17 @@ def test_no_length_of_time_is_none():
 )
 def test_what_is_a_directory(url, answer):
     assert is_directory(url) is answer
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("./a@b", "./a@b"), ("nats://a,b:4223", "nats://a,b:4223"), ("nats://u:s3cret@a", "nats://…@a"),
+        ("tls://s3cret@a:1,u:s3cret@b", "tls://…@b"), ("nats://u:s3/cr,et@x", "nats://…@x"),
+    ],
+)  # fmt: skip
+def test_what_may_be_printed_of_a_url(url, wanted):
+    assert shown(url) == wanted
 
 
 def test_a_command_for_directories_names_the_url_it_cannot_use():
