@@ -173,11 +173,15 @@ class Machine(RuleBasedStateMachine):
 
     @rule(subject=st.just(">") | SUBJECTS, keep=st.integers(0, 2), sequence=st.none() | PLACE)
     def purge(self, subject, keep, sequence):
-        sequence = sequence or None
+        subject, keep, sequence = self.purge_options(subject, keep, sequence or None)
         options = PurgeOptions(
             subject=None if subject == ">" else subject, sequence=sequence, keep=None if sequence else keep
         )
         self.step(lambda: self.model.purge(subject, sequence, keep), lambda: self.stream.purge(options))
+
+    def purge_options(self, subject, keep, sequence):
+        """What of it is asked for."""
+        return subject, keep, sequence
 
     @rule(sequence=st.integers(1, 30))
     def delete(self, sequence):
@@ -339,6 +343,9 @@ class Machine(RuleBasedStateMachine):
         state = (await self.stream.info()).state
         first = min(self.model.stored, default=self.model.last + 1)
         assert (state.messages, state.last_sequence) == (len(got), self.model.last)
+        self.same_first(first, state)
+
+    def same_first(self, first, state):
         assert state.first_sequence == first or not self.model.last, f"first is {state.first_sequence}, not {first}"
 
     def same_consumer(self, name, wanted, info):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from headrace.testing.nats import NatsServer
 from tests.model.machine import Machine, check
+from tests.model.server import ServerMachine
 
 
 class DirectoryMachine(Machine):
@@ -17,6 +19,12 @@ def test_directory():
     check(DirectoryMachine, 15, 20)
 
 
+@pytest.mark.servers
+def test_server():
+    with NatsServer() as server:
+        check(type("Here", (ServerMachine,), {"url": server.url}), 15, 20)
+
+
 @pytest.mark.chaos
 def test_memory_long(rounds):
     check(Machine, rounds * 2, 60)
@@ -25,3 +33,10 @@ def test_memory_long(rounds):
 @pytest.mark.chaos
 def test_directory_long(rounds):
     check(DirectoryMachine, rounds, 40)
+
+
+@pytest.mark.chaos
+@pytest.mark.servers
+def test_server_long(rounds):
+    with NatsServer() as server:
+        check(type("Here", (ServerMachine,), {"url": server.url}), rounds, 40)
