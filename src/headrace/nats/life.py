@@ -133,7 +133,6 @@ class Life:
         if not info.lame_duck or link is not self._link:
             return
         if not known:
-            self._pool.last(link.server)
             self.hooks.lame_duck()
         if self._move is None and len(self._pool) > 1 and self._options.reconnect:
             self._move = self.loop.call_later(random.uniform(0, _LAME_DUCK_JITTER), self._leave, link)
@@ -163,8 +162,6 @@ class Life:
         self._rounds = 0 if self.loop.time() - self._since >= _SOUND else self._rounds + 1
         self._pool.last(link.server)
         self.hooks.lost(error)
-        if self.closed:  # by a hook
-            return
         if self._options.reconnect:
             self._task = self.loop.create_task(self._come_back(), name="headrace nats reconnect")
         else:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from headrace.core.errors import ClosedError
 from headrace.testing.nats import Proxy
 from tests.integration.nats.certificates import Authority
 from tests.integration.nats.scene import connection_to, plain_server, run, until
@@ -159,5 +160,19 @@ async def test_closing_while_connecting(server):
         await connection.aclose()
         await asyncio.wait([connecting])
         connecting.exception()
+        assert not connection.connected
+        await nothing_left()
+
+
+@run
+async def test_a_connection_closed_while_it_is_being_made_stays_closed(server):
+    with Proxy(server.port) as proxy:
+        proxy.delay = 0.02
+        connection = connection_to(proxy.url)
+        connecting = asyncio.ensure_future(connection.connect())
+        await until(lambda: proxy.links == 1)
+        await connection.aclose()
+        with pytest.raises(ClosedError):
+            await connecting
         assert not connection.connected
         await nothing_left()

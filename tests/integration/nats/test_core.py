@@ -188,6 +188,12 @@ async def test_messages_are_iterated_and_what_is_too_much_is_dropped_and_reporte
             connection.publish("m", b"kept")
             await connection.flush()
             assert (await anext(messages)).data == b"kept"
+            for _ in range(4):
+                connection.publish("m")
+            await connection.flush()
+            assert messages.dropped == 8
+            assert len(errors) == 2  # it had caught up in between
+            assert [(await anext(messages)).data for _ in range(3)] == [b""] * 3
         with pytest.raises(StopAsyncIteration):
             await anext(messages)
         async with connection.messages("m", max_bytes=10) as messages:

@@ -144,6 +144,31 @@ async def test_who_waits_for_an_answer_hears_of_the_loss_and_what_was_not_sent_i
 
 
 @run
+async def test_a_request_that_no_socket_got_outlives_the_link():
+    with plain_server() as server, Proxy(server.port) as proxy:
+        async with connection_to(proxy.url, write_limit=65_536) as connection, connection_to(server.url) as other:
+            other.subscribe("svc", lambda subject, reply, header, data: other.send(reply, b"", b"", data))
+            await other.flush()
+            await connection.request("svc", timeout=20)
+            proxy.freeze(Direction.TO_SERVER)
+            for _ in range(400):
+                if connection.full:
+                    break
+                connection.publish("x", b"x" * 65_536)
+                await asyncio.sleep(0)
+            written = asyncio.ensure_future(connection.flush(20))
+            await asyncio.sleep(0)
+            before = connection.flushed
+            asking = asyncio.ensure_future(connection.request("svc", b"kept", timeout=20))
+            await asyncio.sleep(0.01)
+            assert connection.flushed == before
+            proxy.cut()
+            assert (await asking).data == b"kept"
+            with pytest.raises(ConnectionLostError):
+                await written
+
+
+@run
 async def test_a_request_that_times_out_while_away_is_taken_back():
     got = []
     with plain_server() as server:
@@ -237,6 +262,21 @@ async def test_max_reconnects_used_up_is_the_end():
         assert isinstance(diary.entries[-1][1], NoServersError)
         assert len(errors) == 3
         await connection.aclose()
+
+
+@run
+async def test_a_success_in_between_sets_the_count_back():
+    with RecordingServer() as server:
+
+        def failed(error):
+            if isinstance(error, NoServersError):
+                server.up()
+
+        async with connection_to(server.url, max_reconnects=2, on_error=failed) as connection:
+            for count in range(1, 5):
+                server.down()
+                await until(lambda count=count: connection.stats.reconnects == count or connection.closed)
+            assert not connection.closed
 
 
 @run

@@ -155,31 +155,34 @@ async def test_what_is_slipped_in_before_the_handshake_ends_it():
         assert recorder.received == b""
 
 
-@run
-async def test_info_redirect_keeps_tls(authority):
+@pytest.mark.parametrize("asked", [True, False], ids=["asked for", "the server's wish"])
+def test_info_redirect_keeps_tls(authority, asked):
     """A discovered server without TLS is not told who we are; the one with it is found."""
     routes = [free_port(), free_port()]
     urls = ", ".join(f"nats://127.0.0.1:{route}" for route in routes)
-    pair = authority.issue("cluster", "127.0.0.1")
-    with RecordingServer() as plain:
+    common = tls(*authority.issue("cluster", "127.0.0.1")) + user()
+    options = {"tls": authority.context()} if asked else {"insecure_skip_verify": True}
 
-        def config(number, more=""):
-            port = routes[number]
-            return tls(*pair) + user() + f"cluster {{ name: c, listen: '127.0.0.1:{port}', routes: [{urls}] {more} }}"
+    def config(number):
+        return common + f"cluster {{ name: c, listen: '127.0.0.1:{routes[number]}', routes: [{urls}] }}"
 
-        # the second one tells the cluster that it is to be found where the plain server is
-        advertised = f"client_advertise: '127.0.0.1:{plain.port}'\n"
-        with plain_server(config=config(0)) as one, plain_server(config=advertised + config(1)):
-            connection = connection_to(one.url, tls=authority.context(), randomize=False, **login())
-            async with connection:
-                await until(lambda: f"127.0.0.1:{plain.port}" in connection.server_info.connect_urls)
-                one.kill()
-                await until(lambda: plain.links > 2)
-                assert not connection.connected
-                assert plain.received == b""
-                one.start()
-                await until(lambda: connection.connected)
-                await connection.flush(20)
+    @run
+    async def story():
+        with RecordingServer() as plain:
+            # the second one tells the cluster that it is to be found where the plain server is
+            advertised = f"client_advertise: '127.0.0.1:{plain.port}'\n"
+            with plain_server(config=config(0)) as one, plain_server(config=advertised + config(1)):
+                async with connection_to(one.url, randomize=False, **login(**options)) as connection:
+                    await until(lambda: f"127.0.0.1:{plain.port}" in connection.server_info.connect_urls)
+                    one.kill()
+                    await until(lambda: plain.links > 2)
+                    assert not connection.connected
+                    assert plain.received == b""
+                    one.start()
+                    await until(lambda: connection.connected)
+                    await connection.flush(20)
+
+    story()
 
 
 @run
