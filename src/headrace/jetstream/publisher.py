@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 _GRAIN = 0.005
 """The timer runs at most so often: a thousand deadlines in one millisecond are one look."""
 
+_BLOCKED = 0.1
+"""Seconds by which the timer may be late. Beyond, the loop was blocked: what it did not send or read gets more time."""
+
 
 class Publisher:
     """Publishes messages to streams, and answers."""
@@ -57,6 +60,7 @@ class Publisher:
         self._window = Window(options.max_pending)
         self._due = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._granted = False
         self._closed = False
         self.connection.add_listener(self)
 
@@ -289,7 +293,13 @@ class Publisher:
     def _look(self) -> None:
         """The timer: end or wake what is due, and come again for the next."""
         now = self.now()
+        behind = now - self._due
         self._timer, self._due = None, math.inf
+        if behind > _BLOCKED and not self._granted:
+            self._granted = True
+            self.watch(now + min(behind, self.timeout))
+            return
+        self._granted = False
         for token, flight in self._flights():
             if flight.due <= now:
                 flight.overdue(token)

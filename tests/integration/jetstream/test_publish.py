@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import time
 import weakref
 from datetime import timedelta
 
@@ -218,6 +219,24 @@ def test_each_publish_may_have_a_time_of_its_own(server):
                 await future
 
     story(server, tell, no_ack=True)
+
+
+@pytest.mark.parametrize("how", ["publish", "async", "many"])
+def test_a_blocked_loop_is_no_lost_answer(server, how):
+    async def tell(js, subject):
+        if how == "publish":
+            waiting = asyncio.create_task(js.publish(subject))
+        elif how == "async":
+            waiting = asyncio.create_task(wait_for(await js.publish_async(subject)))
+        else:
+            waiting = asyncio.create_task(js.publish_many([StreamMessage(subject)]))
+        while not js.connection.replies.waiting:
+            await asyncio.sleep(0)
+        time.sleep(1.5)
+        result = await waiting
+        assert (result[0] if how == "many" else result) == PubAck(subject.upper(), 1)
+
+    story(server, tell, options=JetStreamOptions(timeout=1))
 
 
 # -- async publishes --------------------------------------------------------------------------------------------------
