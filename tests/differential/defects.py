@@ -82,7 +82,7 @@ DEFECTS = {
         "jetstream",
         "a look (wait 0) leaves without expires: a server at max_ack_pending parks it, and what is handed back later "
         "goes to a session that nobody reads",
-        [new(), *put("abc"), make(max_ack_pending=2), pull(2), pull(1, brief=False, wait=0.0), nak(0), pull(1)],
+        [new(), *put("abc"), make(max_ack_pending=2), pull(2), pull(1, wait=0.0), nak(0), pull(1)],
     ),
 }
 

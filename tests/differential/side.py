@@ -211,21 +211,25 @@ class Side:
     async def consumer_info(self, stream, name):
         return canonical.consumer_of(await (await self.streams.consumer(stream, name)).info())
 
-    async def _session(self, stream, name, *, brief):
-        """The session of this consumer; a new one where its pull must not stay open: at `max_ack_pending`."""
-        if brief or (stream, name) not in self.sessions:
-            consumer = await self.streams.consumer(stream, name)
-            session = consumer.session(SessionOptions())
-            if brief:
-                return session
-            self.sessions[stream, name] = session
+    async def _session(self, stream, name):
+        if (stream, name) not in self.sessions:
+            self.sessions[stream, name] = (await self.streams.consumer(stream, name)).session(SessionOptions())
         return self.sessions[stream, name]
 
-    async def pull(self, stream, name, limit, *, wait=None, brief=None, **options):
-        """All of `limit` that come; an engine may hand them over in parts."""
-        brief = brief if brief is not None else wait is None and self.waits.get((stream, name))
-        session = await self._session(stream, name, brief=brief)
-        wait = (PULL if self.waits.get((stream, name)) else 0.0) if wait is None else wait
+    async def pull(self, stream, name, limit, *, wait=None, **options):
+        """All of `limit` that come at once, by a session of its own; with `wait` by the one that stays."""
+        if wait is not None:
+            return self._holding(*await self._all(await self._session(stream, name), limit, wait, options))
+        wait = PULL if self.waits.get((stream, name)) else 0.0
+        look = SessionOptions(max_messages=limit, no_wait=not wait, expires=wait)
+        session = (await self.streams.consumer(stream, name)).session(look)
+        try:
+            return self._holding(*await self._all(session, limit, wait, options))
+        finally:
+            await session.aclose()
+
+    async def _all(self, session, limit, wait, options):
+        """What came, in however many parts, and the error that ended it."""
         got = []
         try:
             while len(got) < limit and (more := await session.pull(limit - len(got), wait, **options)):
@@ -233,11 +237,8 @@ class Side:
         except HeadraceError as error:
             if not got:
                 raise
-            return [*self._holding(got), canonical.error_of(error)]
-        finally:
-            if brief:
-                await session.aclose()
-        return self._holding(got)
+            return got, error
+        return got, None
 
     async def fetch(self, stream, name, limit, *, wait=None, max_bytes=None):
         """By the public call: `fetch_no_wait`, or `fetch` and `fetch_bytes` for so many seconds."""
@@ -251,9 +252,10 @@ class Side:
         got = self._holding(await batch)
         return {"got": got, "reason": batch.reason.value, "why": batch.error and canonical.error_of(batch.error)}
 
-    def _holding(self, messages):
+    def _holding(self, messages, error=None):
         self.held += messages
-        return [canonical.msg_of(msg) for msg in messages]
+        told = [canonical.msg_of(msg) for msg in messages]
+        return told if error is None else [*told, canonical.error_of(error)]
 
     async def settle(self, place, how="ack", *, delay=None, reason=None):
         """Settle what was handed out as the nth, and wait until the engine has it. Nothing held: nothing happens."""
@@ -295,7 +297,7 @@ class Side:
 
     async def later(self, stream, name, limit, least):
         """Exactly `limit` messages, so many seconds after the mark: never early, late as the machine is."""
-        session = await self._session(stream, name, brief=False)
+        session = await self._session(stream, name)
         got = []
         while len(got) < limit and (more := await session.pull(limit - len(got), LONG)):
             got += more

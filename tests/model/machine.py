@@ -83,6 +83,10 @@ class Machine(RuleBasedStateMachine):
         config = Config(limit, None if new else each, new, work, window=2.05 * self.scale, max_age=age)
         self.model = Model(config)
         self.run(self._begin(config))
+        self.prepare()
+
+    def prepare(self):
+        """What every program begins with."""
 
     async def _begin(self, config):
         self.engine = await self.opened()

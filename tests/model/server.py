@@ -9,7 +9,6 @@ import itertools
 import time
 
 from headrace import jetstream
-from headrace.streams.session import SessionOptions
 from tests.model.machine import Machine
 
 NUMBERS = itertools.count(1)
@@ -28,18 +27,19 @@ class ServerMachine(Machine):
         super().__init__()
         self.name = f"S{next(NUMBERS)}"
 
+    def prepare(self):
+        """Something to settle: a program in real time is short."""
+        self.publish_some(4, "s.a")
+        self.add_consumer("x", "all", ">", wait=1.03, most=None, deliver=None)
+        self.pull("x", 3)
+
     async def opened(self):
         return await jetstream.opened(self.url)
 
     def teardown(self):
         if self.engine is not None:
-            self.run(self._leave())
+            self.run(self.engine.delete_stream(self.name))
         super().teardown()
-
-    async def _leave(self):
-        for session in self.sessions.values():
-            await session.aclose()
-        await self.engine.delete_stream(self.name)
 
     def purge_options(self, subject, keep, sequence):
         """After a purge of some subjects, an ack may settle a message below it that is still out."""
@@ -48,16 +48,10 @@ class ServerMachine(Machine):
         return super().purge_options(subject, keep, sequence)
 
     async def _pull(self, name, limit):
-        """All of it: it may come in parts. A pull that may stay open gets a session of its own."""
         consumer = self.model.consumers[name]
         parked = consumer.max_ack_pending is not None or consumer.paused_until > self.model.now
-        session = (await self.stream.consumer(name)).session(SessionOptions()) if parked else await self.session(name)
-        got = []
-        while len(got) < limit and (more := await session.pull(limit - len(got), BRIEF if parked else 0)):
-            got += more
-        if parked:
-            await session.aclose()
-        return got
+        there = await self.stream.consumer(name)
+        return await (there.fetch(limit, max_wait=BRIEF) if parked else there.fetch_no_wait(limit))
 
     async def _settle(self, msg, call):
         await call
