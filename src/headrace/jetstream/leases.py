@@ -20,9 +20,11 @@ from headrace.jetstream.acks import (
     probe_of,
 )
 from headrace.jetstream.api import Api
+from headrace.jetstream.infos import consumer_info
 from headrace.nats.errors import NoRespondersError
-from headrace.streams.config import AckPolicy, ConsumerConfig
+from headrace.streams.config import AckPolicy
 from headrace.streams.errors import ConsumerDeletedError, NotStreamMessageError
+from headrace.streams.info import ConsumerInfo
 from headrace.streams.msg import Msg, MsgMetadata
 
 __all__ = ["Leases"]
@@ -33,12 +35,14 @@ _SWEEP_FROM = 1024
 class Leases:
     """`held`: message -> when its ack wait began, in the order of delivery. Nothing is, without acknowledgements."""
 
-    def __init__(self, api: Api, config: ConsumerConfig) -> None:
+    def __init__(self, api: Api, info: ConsumerInfo) -> None:
+        config = info.config
         self.held: dict[Msg, float] = {}
         self.late = 0
         """Settled after their ack wait."""
         self.tracked = config.ack_policy is not AckPolicy.NONE
         self._api = api
+        self._label = f"{info.stream}.{info.name}"
         self._connection = api.connection
         self._send = api.connection.send
         self._now = api.connection.clock.monotonic
@@ -136,8 +140,8 @@ class Leases:
         if not reply:
             return
         if self._now() < self._doubt_until:
-            self._unconfirmed, self._doubt_until = b"", 0.0
-            raise ConnectionLostError("the link went with outcomes on their way: what did not arrive comes again")
+            self._doubt_until = 0.0
+            await self._look_for_lost()
         await self._ask(probe_of(reply), PROGRESS_BODY)
         if self._unconfirmed is reply:
             self._unconfirmed = b""
@@ -159,6 +163,13 @@ class Leases:
     def forget(self) -> None:
         """The session is closed: what is out may still be settled, but is watched no more."""
         self.held.clear()
+
+    async def _look_for_lost(self) -> None:
+        """What is pending there and not held here may be ours, settled on the lost link, or another member's."""
+        info = consumer_info(await self._api.ask(f"CONSUMER.INFO.{self._label}"))
+        if info.num_ack_pending > len(self.held):
+            self._unconfirmed = b""
+            raise ConnectionLostError("the link went with outcomes on their way: what did not arrive comes again")
 
     def _may_settle(self, reply: bytes) -> bool:
         """Whether it is to be published, for a message that is not held. ``NotStreamMessageError``."""

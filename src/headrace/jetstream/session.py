@@ -7,13 +7,15 @@ What to ask for is said by `PullState`, asked through `PullInbox`; what becomes 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
 
 from headrace.core.delivery import RELEASE, Outcome
-from headrace.core.errors import ClosedError, HeadraceError, UsageError
+from headrace.core.errors import ClosedError, ConnectionLostError, HeadraceError, UsageError
 from headrace.jetstream.acks import facts_in, is_ack_subject
 from headrace.jetstream.api import Api
+from headrace.jetstream.bell import Bell
 from headrace.jetstream.inbox import PullInbox
 from headrace.jetstream.leases import Leases
 from headrace.jetstream.order import Order
@@ -34,6 +36,7 @@ from headrace.streams.session import SessionOptions
 
 __all__ = ["ServerSession"]
 
+_log = logging.getLogger("headrace.jetstream")
 _LOOK = 2.0
 """A pull of 0 s waits so long for the server to say what is there."""
 _PIN = "Nats-Pin-Id"
@@ -48,7 +51,7 @@ class ServerSession:
         self._connection = api.connection
         self._now = api.connection.clock.monotonic
         self._label = f"{info.stream}.{info.name}"
-        self._leases = Leases(api, info.config)
+        self._leases = Leases(api, info)
         self._state = PullState(options)
         requests = api.subject(f"CONSUMER.MSG.NEXT.{self._label}")
         self._inbox = PullInbox(api.connection, requests, self._state, self._receive, self._missing)
@@ -57,7 +60,7 @@ class ServerSession:
         self._order = None if options.follows is None else Order(options.follows, self._label)
         self._special = self._order is not None or self._sizes is not None or options.group is not None
         self._held, self._tracked = self._leases.held, self._leases.tracked
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
         self._silent = asyncio.Event()
         """Stopped, and nothing is on its way any more."""
         self._error: Exception | None = None
@@ -179,7 +182,7 @@ class ServerSession:
         finally:
             self._inbox.close()
             self._silent.set()
-            self._wake()
+            self._bell.ring()
 
     async def aclose(self) -> None:
         """See `PullSession.aclose`."""
@@ -191,8 +194,12 @@ class ServerSession:
         finally:
             self._let_go()
         if self._ended is None:
-            with suppress(ConsumerDeletedError):
+            try:
                 await self._leases.flush()
+            except ConsumerDeletedError:
+                return
+            except ConnectionLostError as error:
+                _log.warning("%s: %s", self._label, error)
 
     # --- what the connection tells
 
@@ -209,7 +216,7 @@ class ServerSession:
             self._fail(ConsumerDeletedError("the connection was lost meanwhile"))
             return
         self._inbox.open()
-        self._wake()
+        self._bell.ring()
 
     def closed(self, error: BaseException | None) -> None:
         """The connection is closed for good."""
@@ -279,12 +286,12 @@ class ServerSession:
         self._state.heard(self._stamp)
         self._leases.sweep()
         self._connection.loop.call_soon(self._end_turn)
-        self._wake()
+        self._bell.ring()
         return self._stamp
 
     def _end_turn(self) -> None:
         self._in_turn = False
-        self._wake()
+        self._bell.ring()
 
     # --- asking
 
@@ -308,7 +315,7 @@ class ServerSession:
         """The server is silent. Without a promised heartbeat that is no error: who waits asks again."""
         if self._state.promised:
             self._fail(NoHeartbeatError(f"nothing heard of {self._label}, not even a heartbeat"))
-        self._wake()
+        self._bell.ring()
 
     async def _inquire(self) -> None:
         """Nobody answered a pull: is the consumer gone, or its server? Cancelled, it is asked again."""
@@ -323,22 +330,10 @@ class ServerSession:
 
     async def _sleep(self, wait: float | None) -> None:
         """Until something comes, `wait` is over, or the next pull may leave."""
-        loop = self._connection.loop
         held_back = self._state.not_before - self._now()
         if held_back > 0:
             wait = held_back if wait is None else min(wait, held_back)
-        waiter = self._waiter = loop.create_future()
-        timer = None if wait is None else loop.call_later(max(0.0, wait), self._wake)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        await self._bell.wait(wait)
 
     # --- handing over
 
@@ -379,7 +374,7 @@ class ServerSession:
             self._inbox.close()
         else:
             self._error = error
-        self._wake()
+        self._bell.ring()
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -397,4 +392,4 @@ class ServerSession:
                 msg.outcome = RELEASE
         self._buffer.clear()
         self._leases.forget()
-        self._wake()
+        self._bell.ring()
