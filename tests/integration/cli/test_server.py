@@ -1,11 +1,12 @@
 """Every command on a real nats-server; what needs a directory says so."""
 
 import json
+import signal
 
 import pytest
 
 from headrace.testing.nats import NatsServer, free_port
-from tests.integration.cli.commands import Here, make_repository
+from tests.integration.cli.commands import Here, make_repository, process
 
 SECRET = "s3cret"
 
@@ -56,6 +57,17 @@ def test_many_lines(headrace, tmp_path):
         "topic": "lines", "published": 0, "duplicates": 2_500, "position": {"stream": "lines", "sequence": 2_500},
     }  # fmt: skip
     assert bodies(headrace.done("tail", "lines", "-n", "3", "--json")) == lines[-3:]
+
+
+def test_tail_follows_until_ctrl_c(headrace):
+    headrace.done("pub", "followed", "1")
+    with process("tail", "followed", "-f", "--json", "--url", headrace.url) as running:
+        assert json.loads(running.stdout.readline())["body"] == "1"
+        headrace.done("pub", "followed", "2")
+        assert json.loads(running.stdout.readline())["body"] == "2"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130
+        assert running.stderr.read() == ""
 
 
 def test_streams(headrace):
