@@ -13,7 +13,7 @@ LONG = 10  # programs per round of the long version
 QUICK = "HEADRACE_SHRINK" not in os.environ
 
 
-def check(strategy, url, count, *, same):
+def check(strategy, url, count, *, same, **options):
     """`same`: the programs of every run, so that a green suite stays green; else new ones."""
     steps = []
 
@@ -28,7 +28,7 @@ def check(strategy, url, count, *, same):
     )
     @given(strategy)
     def run(program):
-        steps.extend(compare(url, program))
+        steps.extend(compare(url, program, **options))
 
     run()
     assert sum(steps) > 10 * len(steps), "most programs ended at once: there is little to compare"
