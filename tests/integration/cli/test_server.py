@@ -67,7 +67,7 @@ def test_tail_follows_until_ctrl_c(headrace):
         assert json.loads(running.stdout.readline())["body"] == "2"
         running.send_signal(signal.SIGINT)
         assert running.wait(20) == 130
-        assert running.stderr.read() == ""
+        assert running.stderr.read() == "headrace: interrupted\n"
 
 
 def test_streams(headrace):
