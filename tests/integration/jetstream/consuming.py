@@ -9,6 +9,7 @@ from headrace.core.message import new_id
 from headrace.jetstream.options import JetStreamOptions
 from headrace.nats.options import ConnectionOptions
 from headrace.streams.config import ConsumerConfig, StreamConfig
+from headrace.streams.errors import ConsumerNotFoundError
 
 PATIENCE = 20.0
 LIMIT = 50.0  # of a whole story: below the time-out of a test, so that its own words are read
@@ -63,7 +64,10 @@ async def nobody_waits(consumer):
 
 async def somebody_waits(consumer):
     async def holds():
-        return (await consumer.info()).num_waiting > 0
+        try:
+            return (await consumer.info()).num_waiting > 0
+        except ConsumerNotFoundError:  # of an ordered reader that is about to make it anew
+            return False
 
     await until(holds, "a pull is parked")
 
