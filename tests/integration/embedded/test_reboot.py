@@ -10,8 +10,9 @@ from headrace import embedded
 from headrace.core.clock import current_clock
 from headrace.embedded import CorruptedError
 from headrace.embedded.consumers import reboot
-from headrace.streams.config import ConsumerConfig, StreamConfig
+from headrace.streams.config import ConsumerConfig, ReplayPolicy, StreamConfig
 from headrace.streams.errors import ConsumerNotFoundError
+from headrace.streams.msg import time_of_ns
 from headrace.streams.session import SessionOptions
 from headrace.testing.virtual import virtual_time
 
@@ -172,3 +173,20 @@ async def test_a_moment_that_makes_no_sense_is_named(tmp_path):
         connection.execute("UPDATE moment SET wall = 'yesterday'")
     with pytest.raises(CorruptedError, match=r"consumers\.db.*moment"):
         await embedded.opened(tmp_path / "d")
+
+
+@virtual_time
+async def test_a_replay_goes_on_and_a_pause_ends_by_the_wall_clock(tmp_path):
+    async with first_boot(tmp_path / "d", 1, replay_policy=ReplayPolicy.ORIGINAL) as (streams, session):
+        await asyncio.sleep(300)
+        await streams.publish("S", b"x")
+        assert await came(session, 1) == [1]
+        await session.flush()
+    await asyncio.sleep(100)
+    async with booted(tmp_path / "d", up=60) as (streams, session):
+        assert await came(session, 195) == []
+        consumer = await streams.consumer("S", "c")
+        await consumer.pause(time_of_ns(streams.clock.now_ns() + 50_000_000_000))
+    async with booted(tmp_path / "d", up=5 * DAY) as (_, session):
+        assert await came(session, 45) == []
+        assert await came(session, 10) == [2]
