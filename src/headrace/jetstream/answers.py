@@ -1,15 +1,15 @@
-"""What a server answers to a publish: an acknowledgement, a refusal, or nobody there."""
+"""What becomes of a publish: an acknowledgement, a refusal, nobody there; or no answer at all."""
 
 from __future__ import annotations
 
 import msgspec
 
-from headrace.core.errors import Fault, PublishError
+from headrace.core.errors import Fault, PublishError, PublishInterruptedError, PublishTimeoutError
 from headrace.nats.block import status_of
 from headrace.streams.errors import InvalidAckError, NoStreamResponseError, publish_error_for
 from headrace.streams.info import PubAck
 
-__all__ = ["answer_of", "nobody"]
+__all__ = ["answer_of", "interrupted", "late", "nobody", "not_sent"]
 
 _NO_RESPONDERS = 503
 
@@ -62,3 +62,27 @@ def _refusal(code: int | None, err_code: int | None, description: str | None, ms
 def nobody(subject: str, msg_id: str | None, fault: Fault | None = None) -> NoStreamResponseError:
     """The error of a publish that no stream took."""
     return NoStreamResponseError(f"no stream answers on {subject!a}", message_id=msg_id, fault=fault)
+
+
+def interrupted(msg_id: str | None, cause: BaseException | None) -> PublishInterruptedError:
+    """The error of a publish whose answer cannot come any more."""
+    why = "the connection was lost" if cause is not None else "the streams were closed"
+    made = PublishInterruptedError(f"{why} before the acknowledgement; the message may be stored", message_id=msg_id)
+    made.__cause__ = cause
+    return made
+
+
+def late(timeout: float, msg_id: str | None, *, sent: bool) -> PublishTimeoutError:
+    """The error of a publish that got no answer in time."""
+    if not sent:
+        text = f"not sent within {timeout:g} s: there was no connection"
+        return PublishTimeoutError(text, message_id=msg_id, fault=Fault.UNAVAILABLE)
+    text = f"no acknowledgement within {timeout:g} s; the message may be stored (a stream with no_ack never answers)"
+    return PublishTimeoutError(text, message_id=msg_id)
+
+
+def not_sent(msg_id: str | None, cause: BaseException, fault: Fault = Fault.UNAVAILABLE) -> PublishError:
+    """The error of a publish that the connection did not take."""
+    made = PublishError(f"not published: {cause}", message_id=msg_id, fault=fault)
+    made.__cause__ = cause.with_traceback(None)  # it holds the future that this becomes the result of
+    return made

@@ -19,9 +19,9 @@ from headrace.core.errors import (
     UnsupportedError,
 )
 from headrace.core.message import new_id
-from headrace.jetstream.answers import answer_of, nobody
+from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
 from headrace.jetstream.frames import Part
-from headrace.jetstream.futures import Desk, interrupted, late, not_sent
+from headrace.jetstream.futures import Desk
 from headrace.nats.errors import NoRespondersError
 from headrace.nats.messages import Reply
 from headrace.streams.config import StreamMessage, StreamPublishOptions

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from headrace.core.errors import BrokerError, Fault, PublishError, PublishInterruptedError, PublishTimeoutError
+from headrace.core.errors import BrokerError, Fault, PublishError
 from headrace.core.headers import NO_HEADERS, HeadersLike
-from headrace.jetstream.answers import answer_of, nobody
+from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
 from headrace.jetstream.window import Window
 from headrace.nats.connection import Connection
 from headrace.streams.config import StreamMessage, StreamPublishOptions
@@ -23,7 +23,7 @@ from headrace.streams.errors import NoStreamResponseError
 from headrace.streams.info import PubAck
 from headrace.streams.names import WireBlock
 
-__all__ = ["AGAIN", "RESTING", "Desk", "Flight", "Pending", "interrupted", "late", "not_sent"]
+__all__ = ["AGAIN", "RESTING", "Desk", "Flight", "Pending"]
 
 RESTING = 0
 """In place of a frame's number: no stream was there, it is tried again when due."""
@@ -265,30 +265,6 @@ def _has_sequence(options: StreamPublishOptions | None) -> bool:
     """Whether it expects a sequence: its own first copy would make the second one fail."""
     expect = None if options is None else options.expect
     return expect is not None and (expect.last is not None or expect.last_for_topic is not None)
-
-
-def interrupted(msg_id: str | None, cause: BaseException | None) -> PublishInterruptedError:
-    """The error of a publish whose answer cannot come any more."""
-    why = "the connection was lost" if cause is not None else "the streams were closed"
-    made = PublishInterruptedError(f"{why} before the acknowledgement; the message may be stored", message_id=msg_id)
-    made.__cause__ = cause
-    return made
-
-
-def late(timeout: float, msg_id: str | None, *, sent: bool) -> PublishTimeoutError:
-    """The error of a publish that got no answer in time."""
-    if not sent:
-        text = f"not sent within {timeout:g} s: there was no connection"
-        return PublishTimeoutError(text, message_id=msg_id, fault=Fault.UNAVAILABLE)
-    text = f"no acknowledgement within {timeout:g} s; the message may be stored (a stream with no_ack never answers)"
-    return PublishTimeoutError(text, message_id=msg_id)
-
-
-def not_sent(msg_id: str | None, cause: BaseException, fault: Fault = Fault.UNAVAILABLE) -> PublishError:
-    """The error of a publish that the connection did not take."""
-    made = PublishError(f"not published: {cause}", message_id=msg_id, fault=fault)
-    made.__cause__ = cause.with_traceback(None)  # it holds the future that this becomes the result of
-    return made
 
 
 def _copy(error: PublishError) -> PublishError:

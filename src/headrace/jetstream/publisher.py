@@ -23,10 +23,11 @@ from headrace.core.errors import (
     PublishTimeoutError,
 )
 from headrace.core.headers import HeadersLike
+from headrace.jetstream.answers import not_sent
 from headrace.jetstream.api import Api
 from headrace.jetstream.atomic import publish_atomic
 from headrace.jetstream.frames import Frames
-from headrace.jetstream.futures import Flight, Pending, not_sent
+from headrace.jetstream.futures import Flight, Pending
 from headrace.jetstream.many import Many
 from headrace.jetstream.window import Window
 from headrace.streams.config import StreamMessage, StreamPublishOptions
