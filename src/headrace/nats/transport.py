@@ -194,8 +194,9 @@ class Link(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_exception(error)
                 waiter.exception()  # nobody may be waiting, and that is no reason to be told of it
-        if self.owner is not None:
-            self.owner.lost(self, error)
+        owner, self.owner = self.owner, None  # what comes after its end is nobody's business
+        if owner is not None:
+            owner.lost(self, error)
 
 
 def _goes_on(error: ServerError) -> bool:

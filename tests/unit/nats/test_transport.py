@@ -96,6 +96,19 @@ async def test_the_end_is_told_once_and_nothing_is_handed_out_after_it():
 
 
 @run
+async def test_a_link_that_still_writes_its_last_bytes_disturbs_the_next_one_no_more():
+    owner = Owner()
+    link, wire = link_to(owner)
+    link.pause_writing()
+    link.close(ConnectionLostError("enough"))
+    link.resume_writing()
+    link.data_received(b"PONG\r\nINFO {}\r\nPING\r\n")
+    assert owner.told[0] == "pause"
+    assert [told[0] for told in owner.told[1:]] == ["lost"]
+    assert wire.ends == ["close"]
+
+
+@run
 async def test_errors_after_which_a_server_goes_on():
     owner = Owner()
     link, _ = link_to(owner)
