@@ -15,7 +15,7 @@ from headrace.testing.conformance.tools import failure_of
 
 __all__ = ["ACK_WAIT", "QUIET", "assert_code", "fetch", "fill", "new_stream", "sequences", "stream_sequences"]
 
-ACK_WAIT = 1.0
+ACK_WAIT = 2.0
 """Ack wait under which checks wait for its end."""
 QUIET = 0.2
 """How long nothing must come for it to count as nothing."""
