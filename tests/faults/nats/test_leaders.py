@@ -97,8 +97,8 @@ async def test_consumer_leader_moved_under_load():
 @pytest.mark.chaos
 @pytest.mark.parametrize("kind", READERS)
 def test_leaders_moved_many_times(kind, rounds):
-    """A tenth of the rounds: each costs seconds of election."""
-    chance, turns = random.Random(kind), max(1, rounds // 10)
+    """One for forty rounds: each costs seconds of election."""
+    chance, turns = random.Random(kind), max(1, rounds // 40)
 
     async def disturb(cluster, progressed):
         for _ in range(turns):
