@@ -46,25 +46,27 @@ class Leases:
         self._connection = api.connection
         self._send = api.connection.send
         self._now = api.connection.clock.monotonic
-        self._wait = config.waits[0].total_seconds() if self.tracked else math.inf
+        self.wait = config.waits[0].total_seconds() if self.tracked else math.inf
         self._max_deliver = config.max_deliver
         self._covers_below = config.ack_policy is AckPolicy.ALL
         self._unconfirmed = b""
         self._doubt_until = 0.0
         self._confirming: set[Msg] = set()
         self._sweep_at = _SWEEP_FROM
+        self._turn_time = 0.0
+        self._in_turn = False
 
     def alive(self, msg: Msg) -> bool:
         """Whether its ack wait is not over."""
         if not self.tracked:
             return is_ack_subject(msg.token)
         began = self.held.get(msg)
-        return began is not None and self._now() - began < self._wait
+        return began is not None and self._now() - began < self.wait
 
     def is_current(self, msg: Msg) -> bool:
         """Whether it may be handed out: what ran out comes again, unless this was its last delivery."""
         began = self.held.get(msg)
-        if began is None or self._now() - began < self._wait:
+        if began is None or self._now() - began < self.wait:
             return True
         return self._max_deliver is not None and facts_in(msg.token)[1] >= self._max_deliver
 
@@ -75,7 +77,7 @@ class Leases:
         if began is None:
             if not self._may_settle(reply):
                 return
-        elif self._now() - began > self._wait:
+        elif (self._turn_time if self._in_turn else self._begin_turn()) - began > self.wait:
             self.late += 1
         if self._covers_below and type(outcome) is Ack:
             self._settle_below(reply)
@@ -112,7 +114,7 @@ class Leases:
 
     def keep(self) -> None:
         """Begin all ack waits anew that are not over."""
-        now, wait, held = self._now(), self._wait, self.held
+        now, wait, held = self._now(), self.wait, self.held
         for msg, began in held.items():
             if now - began < wait:
                 held[msg] = now
@@ -149,13 +151,13 @@ class Leases:
     def lost(self) -> None:
         """The link is gone. Until an ack wait has passed, nobody knows whether the last outcomes arrived."""
         if self._unconfirmed and self.tracked:
-            self._doubt_until = self._now() + self._wait
+            self._doubt_until = self._now() + self.wait
 
     def sweep(self) -> None:
         """Forget what ran out and was never settled, now and then: it lives on in another delivery."""
         if len(self.held) < self._sweep_at:
             return
-        now, wait = self._now(), self._wait
+        now, wait = self._now(), self.wait
         for msg in [msg for msg, began in self.held.items() if now - began >= wait]:
             del self.held[msg]
         self._sweep_at = max(_SWEEP_FROM, 2 * len(self.held))
@@ -163,6 +165,16 @@ class Leases:
     def forget(self) -> None:
         """The session is closed: what is out may still be settled, but is watched no more."""
         self.held.clear()
+
+    def _begin_turn(self) -> float:
+        """One look at the clock for all that is settled in a turn of the loop."""
+        self._in_turn = True
+        self._turn_time = self._now()
+        self._connection.loop.call_soon(self._end_turn)
+        return self._turn_time
+
+    def _end_turn(self) -> None:
+        self._in_turn = False
 
     async def _look_for_lost(self) -> None:
         """What is pending there and not held here may be ours, settled on the lost link, or another member's."""

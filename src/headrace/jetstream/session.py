@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from headrace.core.delivery import RELEASE, Outcome
 from headrace.core.errors import ClosedError, ConnectionLostError, HeadraceError, UsageError
-from headrace.jetstream.acks import facts_in, is_ack_subject
+from headrace.jetstream.acks import facts_in
 from headrace.jetstream.api import Api
 from headrace.jetstream.bell import Bell
 from headrace.jetstream.inbox import PullInbox
@@ -37,6 +37,8 @@ from headrace.streams.session import SessionOptions
 __all__ = ["ServerSession"]
 
 _log = logging.getLogger("headrace.jetstream")
+_ACK = b"$JS.ACK."
+_DOTS, _MORE_DOTS = 8, 10
 _LOOK = 2.0
 """A pull of 0 s waits so long for the server to say what is there."""
 _PIN = "Nats-Pin-Id"
@@ -59,7 +61,7 @@ class ServerSession:
         self._sizes: deque[int] | None = None if options.max_bytes is None else deque()
         self._order = None if options.follows is None else Order(options.follows, self._label)
         self._special = self._order is not None or self._sizes is not None or options.group is not None
-        self._held, self._tracked = self._leases.held, self._leases.tracked
+        self._held, self._tracked, self._wait = self._leases.held, self._leases.tracked, self._leases.wait
         self._bell = Bell()
         self._silent = asyncio.Event()
         """Stopped, and nothing is on its way any more."""
@@ -127,7 +129,8 @@ class ServerSession:
         msg = buffer.popleft()
         if self._sizes:
             self._sizes.popleft()
-        if self._leases.is_current(msg):
+        began = self._held.get(msg)
+        if began is None or self._now() - began < self._wait or self._leases.is_current(msg):
             return msg
         self._drop(msg)
         return next(iter(self._take_many(1, None)), None)
@@ -229,7 +232,8 @@ class ServerSession:
     def _receive(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
         """One frame for the inbox. Quick, and never raises."""
         stamp = self._stamp if self._in_turn else self._begin_turn()
-        if not is_ack_subject(reply):
+        dots = reply.count(b".")
+        if (dots != _DOTS and dots < _MORE_DOTS) or not reply.startswith(_ACK):  # is_ack_subject, written out
             self._receive_other(subject, reply, header, data)
             return
         if self._special and not self._look_at(subject, reply, header, data):
@@ -238,7 +242,8 @@ class ServerSession:
             text = subject.decode()
         except UnicodeDecodeError:
             text = subject.decode("utf-8", "surrogateescape")
-        msg = Msg(self._leases, text, data, lines_of(header) if header else b"", reply)
+        block = b"" if not header else header[10:-2] if header[8:10] == b"\r\n" else lines_of(header)
+        msg = Msg(self._leases, text, data, block, reply)
         self._buffer.append(msg)
         if self._tracked:
             self._held[msg] = stamp

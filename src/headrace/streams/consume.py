@@ -63,9 +63,9 @@ class MessagesContext:
         return self
 
     async def __anext__(self) -> Msg:
-        msg = None if self._queued else self._ready()
-        if msg is None:
-            msg = await self._wait(None)
+        if not self._queued and (msg := self._ready()) is not None:
+            return msg
+        msg = await self._wait(None)
         if msg is None:
             self._raise_failure()
             raise StopAsyncIteration
