@@ -54,11 +54,22 @@ def is_avoided(step, past):
     return any(step.name in steps and function(past, step) for steps, function in AVOIDED)
 
 
+DELETING = ("remove", "secure_remove", "purge", "publish")
 LIMITS = ("max_messages", "max_bytes", "max_messages_per_subject")
 
 
 def _known(answer, past):
     return past.consumer(answer["stream"], answer["name"])
+
+
+def _deletes(step):
+    """A publish does by a rollup."""
+    return step.name != "publish" or step.options.get("rollup") is not None
+
+
+def _stream(step):
+    """The stream that a step is about: its subjects begin with its name."""
+    return step.arguments[0].partition(".")[0]
 
 
 @accepted("a stream that never had a message shows `first_sequence` 0", "info")
@@ -98,9 +109,9 @@ def another_first_sequence(past, step):
     return one is not None and step.options.get("first_sequence") != one.config.get("first_sequence")
 
 
-@avoided("deleting a message that an ack-all consumer holds", "remove", "secure_remove", "purge")
+@avoided("deleting a message that an ack-all consumer holds", *DELETING)
 def deleting_under_ack_all(past, step):
-    return any(one.config["ack_policy"] == "all" for one in past.consumers(step.arguments[0]))
+    return _deletes(step) and any(one.config["ack_policy"] == "all" for one in past.consumers(_stream(step)))
 
 
 @avoided("a filter change drops what is pending", "consumer")
@@ -126,9 +137,10 @@ def _changes_filter(past, step):
     return known is not None and filters_of(known.config) != filters_of(step.options)
 
 
-@avoided("last per subject, and a chosen message is deleted", "remove", "secure_remove", "purge")
+@avoided("last per subject, and a chosen message is deleted", *DELETING)
 def deleting_under_last_per_subject(past, step):
-    return any(one.config["deliver_policy"] == "last_per_subject" for one in past.consumers(step.arguments[0]))
+    chosen = any(one.config["deliver_policy"] == "last_per_subject" for one in past.consumers(_stream(step)))
+    return chosen and _deletes(step)
 
 
 @avoided("last per subject, and a chosen message is deleted", "consumer")
@@ -138,10 +150,10 @@ def last_per_subject_under_limits(past, step):
     return limited and step.options.get("deliver_policy") == "last_per_subject"
 
 
-@avoided("after a purge of some subjects, an ack may settle", "purge")
+@avoided("after a purge of some subjects, an ack may settle", "purge", "publish")
 def purging_some_subjects_under_pending(past, step):
-    pending = any(one.told.get("num_ack_pending") for one in past.consumers(step.arguments[0]))
-    return pending and step.options.get("subject") is not None
+    pending = any(one.told.get("num_ack_pending") for one in past.consumers(_stream(step)))
+    return pending and (step.options.get("subject") is not None or step.options.get("rollup") == "sub")
 
 
 @avoided("a change of `duplicate_window` may forget", "update", "create_or_update")
@@ -164,3 +176,9 @@ def of_a_deleted_consumer(past, step):
 def without_direct_get(past, step):
     one = past.streams.get(step.arguments[0])
     return one is not None and not one.config.get("allow_direct")
+
+
+@avoided("the newest of all subjects, and the last message was deleted", "last")
+def newest_of_all_behind_a_gap(past, step):
+    one = past.streams.get(step.arguments[0])
+    return step.arguments[1] == ">" and one is not None and one.told.get("last_sequence") in one.told.get("deleted", ())

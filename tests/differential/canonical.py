@@ -9,7 +9,14 @@ def config_of(config):
     return {each.name: value for each in fields(config) if (value := plain(getattr(config, each.name))) not in EMPTY}
 
 
+def consumer_config_of(config):
+    """One replica is as many as none said."""
+    found = config_of(config)
+    return found if found.get("replicas") != 1 else {name: value for name, value in found.items() if name != "replicas"}
+
+
 EMPTY = (None, (), {}, False)
+BATCH_ID = "Nats-Batch-Id"
 
 
 def plain(value):
@@ -57,7 +64,7 @@ def consumer_of(info):
     return {
         "stream": info.stream,
         "name": info.name,
-        "config": config_of(info.config),
+        "config": consumer_config_of(info.config),
         "delivered_consumer": info.delivered.consumer,
         "delivered_stream": info.delivered.stream,
         "floor_consumer": info.ack_floor.consumer,
@@ -69,12 +76,19 @@ def consumer_of(info):
     }
 
 
+def headers_of(message):
+    """The user's in their order, behind ours in that of their names. A batch's id is a random one."""
+    pairs = [(name, "" if name == BATCH_ID else value) for name, value in message.headers.items()]
+    ours = sorted(pair for pair in pairs if pair[0].startswith("Nats-"))
+    return (*ours, *(pair for pair in pairs if not pair[0].startswith("Nats-")))
+
+
 def raw_of(message):
     return {
         "subject": message.subject,
         "sequence": message.sequence,
         "data": message.data,
-        "headers": tuple(message.headers.items()),
+        "headers": headers_of(message),
     }
 
 
@@ -87,6 +101,6 @@ def msg_of(msg):
         "deliveries": facts.num_delivered,
         "pending": facts.num_pending,
         "data": msg.data,
-        "headers": tuple(msg.headers.items()),
+        "headers": headers_of(msg),
         "of": (facts.stream, facts.consumer),
     }

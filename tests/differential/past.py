@@ -54,7 +54,7 @@ class Past:
         """The step with every `Near` replaced by the number it stands for now, and a length of time by its end."""
         if step.name == "pause":
             stream, name, seconds = step.arguments
-            return Step("pause", (stream, name, datetime.now(UTC) + timedelta(seconds=seconds)), {})
+            return Step("pause_until", (stream, name, datetime.now(UTC) + timedelta(seconds=seconds)), {})
         options = dict(step.options)
         if isinstance(options.get("expect"), dict):
             options["expect"] = {name: await self._number(step, one, side) for name, one in options["expect"].items()}

@@ -35,6 +35,7 @@ STREAM = options(
     max_consumers=st.integers(1, 2),
     deny_delete=st.sampled_from([False, False, True]),
     deny_purge=st.sampled_from([False, False, True]),
+    allow_rollup=st.just(True),
     description=st.sampled_from(["one", "two"]),
     metadata=st.just({"a": "b"}),
 )
@@ -65,7 +66,13 @@ def limited(retention, config):
 
 
 def fixed(retention):
-    return {"subjects": ["S.>"], "retention": retention, "allow_message_ttl": True, "allow_direct": True}
+    return {
+        "subjects": ["S.>"],
+        "retention": retention,
+        "allow_message_ttl": True,
+        "allow_direct": True,
+        "allow_atomic": True,
+    }
 
 
 @st.composite
@@ -88,6 +95,7 @@ def publish(draw):
             headers=st.sampled_from([{"h": "v"}, {"a": ["b", "c"], "A": "d"}]),
             ttl=st.just(timedelta.max),
             expect_stream=st.sampled_from(["S", "S", "T"]),
+            rollup=st.none() | st.sampled_from(["sub", "all"]),
         )
     )
     if draw(st.integers(0, 3)) == 0:
@@ -119,7 +127,11 @@ READING = st.one_of(
     SUBJECTS.map(do.by_subject),
 )
 REMOVING = st.one_of(PURGE, PLACE.map(lambda at: do.remove("S", at)), PLACE.map(lambda at: do.secure_remove("S", at)))
-TOGETHER = MANY.map(lambda each: do.publish_many(*each)) | MANY.map(lambda each: do.publish_async(*each))
+TOGETHER = st.one_of(
+    MANY.map(lambda each: do.publish_many(*each)),
+    MANY.map(lambda each: do.publish_async(*each)),
+    MANY.map(lambda each: do.publish_atomic(*each)),
+)
 PUBLISHING = st.one_of(publish(), publish(), publish(), TOGETHER, TOGETHER)
 
 
@@ -197,6 +209,10 @@ def consuming(draw, retention, names):
             consumer_config(retention).map(lambda given: do.consumer("S", durable=name, **given)),
             st.just(do.consumers_listed("S")),
             update(retention),
+            st.just(do.pause("S", name, 3600.0)),
+            st.just(do.resume("S", name)),
+            st.just(do.ordered("S", 1, deliver_policy="last")),
+            TOGETHER,
         )
     )
 

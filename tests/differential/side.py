@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 
 class Do:
-    """``do.publish("s.a", b"x")`` is the step that publishes: programs read like calls."""
+    """``do.publish("S.a", b"x")`` is the step that publishes: programs read like calls."""
 
     def __getattr__(self, name):
         return lambda *arguments, **options: Step(name, arguments, options)
@@ -75,7 +75,9 @@ class Side:
         self.made = set()
         self.sessions = {}
         self.waits = {}
+        self.paused = set()
         self.marked = 0.0
+        self.readers = 0
 
     async def take(self, step):
         try:
@@ -194,11 +196,12 @@ class Side:
         call = getattr(self.streams, f"{how}_consumer")
         consumer = await call(stream, ConsumerConfig(**config))
         self.waits[stream, consumer.name] = (consumer.cached_info.config.max_ack_pending or FEW) < FEW
-        return canonical.config_of(consumer.cached_info.config)
+        return canonical.consumer_config_of(consumer.cached_info.config)
 
     async def drop(self, stream, name):
         session = self.sessions.pop((stream, name), None)
         await self.streams.delete_consumer(stream, name)
+        self.paused.discard((stream, name))
         if session is not None:
             await session.aclose()
 
@@ -211,6 +214,10 @@ class Side:
     async def consumer_info(self, stream, name):
         return canonical.consumer_of(await (await self.streams.consumer(stream, name)).info())
 
+    def _may_park(self, stream, name):
+        """Whether a server may keep a pull without an end: at `max_ack_pending`, and while it is paused."""
+        return (stream, name) in self.paused or self.waits.get((stream, name))
+
     async def _session(self, stream, name):
         if (stream, name) not in self.sessions:
             self.sessions[stream, name] = (await self.streams.consumer(stream, name)).session(SessionOptions())
@@ -220,7 +227,7 @@ class Side:
         """All of `limit` that come at once, by a session of its own; with `wait` by the one that stays."""
         if wait is not None:
             return self._holding(*await self._all(await self._session(stream, name), limit, wait, options))
-        wait = PULL if self.waits.get((stream, name)) else 0.0
+        wait = PULL if self._may_park(stream, name) else 0.0
         look = SessionOptions(max_messages=limit, no_wait=not wait, expires=wait)
         session = (await self.streams.consumer(stream, name)).session(look)
         try:
@@ -245,7 +252,7 @@ class Side:
         consumer = await self.streams.consumer(stream, name)
         if max_bytes is not None:
             batch = consumer.fetch_bytes(max_bytes, max_wait=wait or PULL)
-        elif wait is None and not self.waits.get((stream, name)):
+        elif wait is None and not self._may_park(stream, name):
             batch = consumer.fetch_no_wait(limit)
         else:
             batch = consumer.fetch(limit, max_wait=wait or PULL)
@@ -277,17 +284,21 @@ class Side:
                 return await self.settle(place, how)
         return None
 
-    async def pause(self, stream, name, until):
+    async def pause_until(self, stream, name, until):
         await (await self.streams.consumer(stream, name)).pause(until)
+        self.paused.add((stream, name))
 
     async def resume(self, stream, name):
         await (await self.streams.consumer(stream, name)).resume()
+        self.paused.discard((stream, name))
 
     async def ordered(self, stream, count, **config):
         """The first so many messages of a reader of its own, as far as there are some."""
-        consumer = await self.streams.ordered_consumer(stream, OrderedConsumerConfig(**config))
+        self.readers += 1
+        made = OrderedConsumerConfig(name_prefix=f"reader{self.readers}", **config)
+        consumer = await self.streams.ordered_consumer(stream, made)
         got = await consumer.fetch(count, max_wait=PULL * 4)
-        return [(msg.subject, msg.metadata.sequence.stream, msg.data, tuple(msg.headers.items())) for msg in got]
+        return [(msg.subject, msg.metadata.sequence.stream, msg.data, canonical.headers_of(msg)) for msg in got]
 
     # -- time ---------------------------------------------------------------------------------------
 

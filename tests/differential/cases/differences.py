@@ -28,5 +28,6 @@ DIFFERENCES = {
         do.publish("S.b", msg_id="0"), change(retention="interest", duplicate_window=30.0),
         do.publish("S.b", msg_id="0")],
     accepted.of_a_deleted_consumer: [new(), *put("ab"), make(), pull(1), drop(), make(), pull(1), ack(0)],
+    accepted.newest_of_all_behind_a_gap: [new(), *put("ab"), remove(2), do.last("S", ">")],
     accepted.without_direct_get: [new(), *put("a"), do.last_for("S", "S.a")],
 }
