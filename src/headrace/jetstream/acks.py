@@ -34,6 +34,7 @@ _LONG = 11
 _NO_DOMAIN = "_"
 _NUMBERS = re.compile(rb"(?:[0-9]{1,20}\.){4}[0-9]{1,20}\Z")
 _CONTROL = re.compile("[\x00-\x1f\x7f\u2028\u2029]+")
+_LONGEST_NUMBER = 20
 _LONGEST_REASON = 4096
 _LONGEST_DELAY = (1 << 63) - 1
 _NOBODY = b"%d" % 10**18
@@ -59,6 +60,10 @@ def facts_in(reply: bytes) -> tuple[int, int, int]:
 
 def order_in(reply: bytes) -> int:
     """The consumer sequence: one higher for every delivery. ``NotStreamMessageError``."""
+    if reply.count(b".") == _SHORT - 1 and reply.startswith(_PREFIX):
+        order = reply.rsplit(b".", 3)[1]
+        if order.isdigit() and len(order) <= _LONGEST_NUMBER:
+            return int(order)
     return int(_numbers(reply)[2])
 
 

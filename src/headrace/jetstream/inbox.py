@@ -49,7 +49,8 @@ class PullInbox:
         return self._subscription is not None
 
     def open(self) -> None:
-        """Listen, on a subject that nobody had before."""
+        """Listen, on a subject that nobody had before. What was to wait for the old link may leave."""
+        self._state.not_before = 0.0
         inbox = new_inbox(self._connection.options.inbox_prefix)
         self._replies = inbox.encode() + b".%d"
         self._subscription = self._connection.subscribe(f"{inbox}.*", self._receive)

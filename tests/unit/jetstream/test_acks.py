@@ -55,15 +55,23 @@ def test_both_versions_are_read(reply, domain):
     ],
 )
 def test_what_is_neither_is_refused(reply):
-    for read in (facts_in, order_in, metadata_in):
+    for read in (facts_in, metadata_in):
         with pytest.raises(NotStreamMessageError):
             read(reply)
 
 
+@pytest.mark.parametrize(
+    "reply", [b"", b"_INBOX.abc.1", V1 + b".6", V1.replace(b".47.", b".x."), V1.replace(b".47.", b"..")]
+)
+def test_the_order_is_read_alone(reply):
+    with pytest.raises(NotStreamMessageError):
+        order_in(reply)
+
+
 def test_a_number_too_long():
-    for read in (order_in, metadata_in):
+    for read, number in ((order_in, b"47"), (metadata_in, b"1795290198135344835")):
         with pytest.raises(NotStreamMessageError):
-            read(V1.replace(b"1795290198135344835", b"9" * 21))
+            read(V1.replace(number, b"9" * 21))
     assert metadata_in(V1.replace(b"1795290198135344835", b"9" * 20)).timestamp.year == 5138
 
 
