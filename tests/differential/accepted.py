@@ -182,3 +182,17 @@ def without_direct_get(past, step):
 def newest_of_all_behind_a_gap(past, step):
     one = past.streams.get(step.arguments[0])
     return step.arguments[1] == ">" and one is not None and one.told.get("last_sequence") in one.told.get("deleted", ())
+
+
+@avoided("the newest of all subjects, and the last message was deleted", "consumer", "ordered")
+def beginning_with_the_last_behind_a_gap(past, step):
+    one = past.streams.get(step.arguments[0])
+    newest = step.options.get("deliver_policy") == "last" and not filters_of(step.options)
+    return newest and one is not None and one.told.get("last_sequence") in one.told.get("deleted", ())
+
+
+@avoided("another filter for a last-per-subject consumer", "consumer")
+def another_choice(past, step):
+    known = past.consumer(step.arguments[0], step.options.get("durable"))
+    chosen = known is not None and known.config["deliver_policy"] == "last_per_subject"
+    return chosen and _changes_filter(past, step)

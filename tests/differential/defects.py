@@ -15,6 +15,7 @@ class Defect(NamedTuple):
     program: list
 
 
+EITHER = {10012, 10026, 10084, 10094, 10098, 10099, 10100, 10101, 10149}
 TWO = {"max_bytes", "max_messages"}
 PAIR = (("S.a", b"x" * 130, None), ("S.c", b"x" * 20, None))
 DEFECTS = {
@@ -43,7 +44,7 @@ DEFECTS = {
     ),
     "config before existence": Defect(
         "embedded",
-        "10094 comes before 10149 and 10012",
+        "10094 and the rules of a workqueue come before 10149 and 10012",
         [new(), make("update", deliver_policy="last_per_subject")],
     ),
     "limits per commit": Defect(
@@ -78,6 +79,11 @@ DEFECTS = {
         "create of a named consumer takes one with another inactive_threshold for equal",
         [new(), made(name="c", inactive_threshold=60.0), made(name="c")],
     ),
+    "a look beside a look": Defect(
+        "jetstream",
+        "a look (wait 0) is empty while the messages of the look before are on their way",
+        [new(), *[do.publish("S.a", b"x" * 700_000)] * 6, make(), pull(6, wait=0.0)],
+    ),
     "parked for ever": Defect(
         "jetstream",
         "a look (wait 0) leaves without expires: a server at max_ack_pending parks it, and what is handed back later "
@@ -90,8 +96,8 @@ DEFECTS = {
 def tolerated(answer):
     """Take out of the answer what the open defects make different."""
     if isinstance(answer, dict) and "error" in answer:
-        if answer["err_code"] == 10012:
-            return {**answer, "code": None}
+        if answer["err_code"] in EITHER:
+            return {"error": "one of several reasons"}
         if answer["error"] in ("MessageNotFoundError", "BadRequestError"):
             return {**answer, "code": None, "err_code": None}
     return answer

@@ -29,5 +29,8 @@ DIFFERENCES = {
         do.publish("S.b", msg_id="0")],
     accepted.of_a_deleted_consumer: [new(), *put("ab"), make(), pull(1), drop(), make(), pull(1), ack(0)],
     accepted.newest_of_all_behind_a_gap: [new(), *put("ab"), remove(2), do.last("S", ">")],
+    accepted.beginning_with_the_last_behind_a_gap: [new(), *put("ab"), remove(2), make(deliver_policy="last")],
+    accepted.another_choice: [new(), *put("b"), make(deliver_policy="last_per_subject", filter_subject="S.a"),
+        make("update", deliver_policy="last_per_subject", filter_subjects=["S.a", "S.b"])],
     accepted.without_direct_get: [new(), *put("a"), do.last_for("S", "S.a")],
 }
