@@ -6,7 +6,7 @@ import pytest
 
 from headrace import embedded
 from headrace.core.broker import Expect
-from headrace.core.errors import Fault, PublishError
+from headrace.core.errors import ConfigError, Fault, PublishError
 from headrace.streams.config import DiscardPolicy, StreamConfig, StreamMessage, StreamPublishOptions
 from headrace.streams.errors import (
     MessageTooLargeError,
@@ -110,3 +110,17 @@ async def test_async_publishes_resolve_each():
             await lost
         assert failed == ["nowhere"]
         assert streams.publish_async_pending == 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"expect_stream": "S\r\nHeadrace-Key: k"}, {"expect": Expect(last_id="one\r\nHeadrace-Key: k")}],
+)
+@virtual_time
+async def test_no_expectation_adds_a_header(asked):
+    async with embedded.open(":memory:") as streams:
+        await streams.create_stream(StreamConfig(name="S", subjects=["s.>"]))
+        await streams.publish("s.a", b"first", msg_id="one")
+        with pytest.raises(ConfigError, match="CR, LF"):
+            await streams.publish("s.a", options=options(**asked))
+        assert (await (await streams.stream("S")).info()).state.messages == 1

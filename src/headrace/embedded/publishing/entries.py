@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
-from typing import Any
 
-from headrace.core.broker import Expect
-from headrace.core.delivery import Position
-from headrace.core.errors import ConfigError, UsageError
-from headrace.core.headers import NO_HEADERS, HeadersLike
+from headrace.core.errors import UsageError
+from headrace.core.headers import HeadersLike
 from headrace.embedded.options import EmbeddedOptions
 from headrace.embedded.publishing.run import Entry
-from headrace.streams import names
 from headrace.streams.config import StreamPublishOptions
 from headrace.streams.errors import MessageTooLargeError
+from headrace.streams.lines import block_of
 from headrace.streams.names import WireBlock
 from headrace.streams.subjects import validate_subject
 
 __all__ = ["entry_of", "size_of", "too_large"]
-
-_BAD_ID = re.compile("[\r\n\x00\ud800-\udfff]")
 
 
 def size_of(entry: Entry) -> int:
@@ -39,19 +33,9 @@ def entry_of(  # noqa: PLR0917  (called per message: keywords cost)
         validate_subject(subject)
     if type(data) is not bytes:
         raise UsageError(f"data must be bytes, got {type(data).__name__}")
-    block: bytes | None = None
-    if isinstance(headers, WireBlock):
-        block = headers
-    elif headers is not NO_HEADERS and headers is not None:
-        block = names.check_user_headers(headers).to_block() or None
     if options is not None:
         options = _needed(options)
-        block = (_option_lines(options) + (block or b"")) or None if options is not None else block
-    if msg_id is not None and not isinstance(headers, WireBlock):
-        if not msg_id or (not msg_id.isprintable() and _BAD_ID.search(msg_id)) or msg_id != msg_id.strip(" \t"):
-            raise ConfigError(f"msg_id must be text without CR, LF, NUL and outer blanks, got {msg_id!r}")
-        line = f"Nats-Msg-Id: {msg_id}\r\n".encode()
-        block = line if block is None else line + block
+    block = headers if type(headers) is WireBlock and options is None else block_of(headers, msg_id, options) or None
     if len(data) + (0 if block is None else len(block) + 12) <= limits.max_payload:
         return Entry(subject, data, block, msg_id, order_key, options)
     error = too_large(limits, len(data) + len(block or b""), msg_id)
@@ -76,32 +60,3 @@ def _needed(options: StreamPublishOptions) -> StreamPublishOptions | None:
     """``None`` where nothing is asked that the transaction has to look at."""
     asked = (options.expect, options.expect_stream, options.ttl, options.rollup)
     return options if asked != (None, None, None, None) else None
-
-
-def _option_lines(options: StreamPublishOptions) -> bytes:
-    """The headers that a server would have got, and stores."""
-    lines: list[tuple[str, Any]] = []
-    if options.expect_stream is not None:
-        lines.append((names.EXPECTED_STREAM, options.expect_stream))
-    if options.expect is not None:
-        lines += _expectations(options.expect)
-    if options.expect_subject is not None:
-        lines.append((names.EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT, options.expect_subject))
-    ttl: Any = options.ttl
-    if ttl is not None:
-        lines.append((names.TTL, "never" if ttl.days >= 999_999_999 else int(ttl.total_seconds())))
-    if options.rollup is not None:
-        lines.append((names.ROLLUP, options.rollup.value))
-    return "".join(f"{name}: {value}\r\n" for name, value in lines).encode()
-
-
-def _expectations(expect: Expect) -> list[tuple[str, Any]]:
-    lines: list[tuple[str, Any]] = []
-    for name, given in (
-        (names.EXPECTED_LAST_SEQUENCE, expect.last),
-        (names.EXPECTED_LAST_SUBJECT_SEQUENCE, expect.last_for_topic),
-        (names.EXPECTED_LAST_MSG_ID, expect.last_id),
-    ):
-        if given is not None:
-            lines.append((name, given.value if isinstance(given, Position) else given))
-    return lines
