@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from contextlib import suppress
 
-from headrace.core.delivery import RELEASE, Outcome
+from headrace.core.delivery import Outcome
 from headrace.core.errors import ClosedError, ConnectionLostError, HeadraceError, UsageError
 from headrace.jetstream.acks import facts_in
 from headrace.jetstream.api import Api
 from headrace.jetstream.bell import Bell
+from headrace.jetstream.buffer import Buffer
 from headrace.jetstream.inbox import PullInbox
 from headrace.jetstream.leases import Leases
 from headrace.jetstream.order import Order
@@ -24,14 +24,13 @@ from headrace.nats.block import fields_of, lines_of, status_of
 from headrace.streams.errors import (
     ConsumerDeletedError,
     ConsumerNotFoundError,
-    MaxBytesExceededError,
     NoHeartbeatError,
     StreamError,
     StreamNotFoundError,
 )
-from headrace.streams.fetch import wire_size
 from headrace.streams.info import ConsumerInfo
 from headrace.streams.msg import Msg, MsgMetadata
+from headrace.streams.reading import is_terminal
 from headrace.streams.session import SessionOptions
 
 __all__ = ["ServerSession"]
@@ -48,7 +47,6 @@ class ServerSession:
     """See `headrace.streams.session.PullSession`."""
 
     def __init__(self, api: Api, info: ConsumerInfo, options: SessionOptions) -> None:
-        self.expired_in_buffer = 0
         self._api = api
         self._connection = api.connection
         self._now = api.connection.clock.monotonic
@@ -57,8 +55,8 @@ class ServerSession:
         self._state = PullState(options)
         requests = api.subject(f"CONSUMER.MSG.NEXT.{self._label}")
         self._inbox = PullInbox(api.connection, requests, self._state, self._receive, self._missing)
-        self._buffer: deque[Msg] = deque()
-        self._sizes: deque[int] | None = None if options.max_bytes is None else deque()
+        self._buffer = Buffer(self._leases, self._state)
+        self._messages, self._sizes = self._buffer.messages, self._buffer.sizes
         self._order = None if options.follows is None else Order(options.follows, self._label)
         self._special = self._order is not None or self._sizes is not None or options.group is not None
         self._held, self._tracked, self._wait = self._leases.held, self._leases.tracked, self._leases.wait
@@ -76,6 +74,11 @@ class ServerSession:
         return self._leases.late
 
     @property
+    def expired_in_buffer(self) -> int:
+        """See `PullSession.expired_in_buffer`."""
+        return self._buffer.expired
+
+    @property
     def held(self) -> int:
         """See `PullSession.held`."""
         return len(self._held)
@@ -84,56 +87,32 @@ class ServerSession:
         """See `PullSession.pull`."""
         if self._pulling:
             raise UsageError("one pull at a time")
+        if self._closed:  # whoever pulls in a loop must hear of it
+            raise ClosedError("the session was closed")
         self._pulling = True
-        state = self._state
-        once = state.options.once
-        deadline = self._now() + wait
-        looked = False
         try:
             self._begin()
-            while True:
-                state.aim(limit)
-                left = max(0.0, deadline - self._now())
-                asked = not looked and self._refill(left if wait > 0 else 0.0)
-                if self._buffer:
-                    found = self._take_many(limit, max_bytes)
-                    if found:
-                        return found
-                    continue  # all of it had run out: there is room for more
-                if state.doubtful and not self._stopped:
-                    await self._inquire()
-                self._raise_error()
-                if self._stopped:
-                    if self._silent.is_set():
-                        return []
-                    await self._sleep(None)  # what is on its way still comes
-                    continue
-                if asked and wait <= 0:
-                    looked, deadline = True, self._now() + _LOOK
-                elif state.over or not (left or once) or (looked and not state.open):
-                    return []
-                await self._sleep(None if once else deadline - self._now())
+            return await self._next(limit, wait, max_bytes)
         finally:
             self._pulling = False
 
     def take(self) -> Msg | None:
         """See `PullSession.take`."""
-        buffer = self._buffer
-        if not buffer:
+        messages = self._messages
+        if not messages:
             return None
         state = self._state
         if state.limit != 1:
             state.aim(1)
-        if state.open + len(buffer) < state.threshold or self._sizes is not None:
+        if state.open + len(messages) < state.threshold or self._sizes is not None:
             self._refill(None)
-        msg = buffer.popleft()
+        msg = messages.popleft()
         if self._sizes:
             self._sizes.popleft()
         began = self._held.get(msg)
         if began is None or self._now() - began < self._wait or self._leases.is_current(msg):
             return msg
-        self._drop(msg)
-        return next(iter(self._take_many(1, None)), None)
+        return self._buffer.take_instead(msg)
 
     def alive(self, msg: Msg) -> bool:
         """See `PullSession.alive`."""
@@ -217,14 +196,15 @@ class ServerSession:
             return
         if self._order is not None:
             self._fail(ConsumerDeletedError("the connection was lost meanwhile"))
-            return
-        self._inbox.open()
-        self._bell.ring()
+        else:
+            self._inbox.open()
+            self._bell.ring()
 
     def closed(self, error: BaseException | None) -> None:
         """The connection is closed for good."""
         failure = ClosedError("the connection was closed")
         failure.__cause__ = error
+        self._leases.forget()
         self._fail(failure)
 
     # --- receiving
@@ -244,7 +224,7 @@ class ServerSession:
             text = subject.decode("utf-8", "surrogateescape")
         block = b"" if not header else header[10:-2] if header[8:10] == b"\r\n" else lines_of(header)
         msg = Msg(self._leases, text, data, block, reply)
-        self._buffer.append(msg)
+        self._messages.append(msg)
         if self._tracked:
             self._held[msg] = stamp
         state = self._state
@@ -271,7 +251,7 @@ class ServerSession:
         status = None if reply or data else status_of(header)
         if status is None:
             text = subject.decode("utf-8", "surrogateescape")
-            self._buffer.append(Msg(self._leases, text, data, lines_of(header) if header else b"", reply))
+            self._messages.append(Msg(self._leases, text, data, lines_of(header) if header else b"", reply))
             if self._sizes is not None:
                 self._sizes.append(0)
             return
@@ -302,7 +282,7 @@ class ServerSession:
 
     def _begin(self) -> None:
         """At the first pull."""
-        if self._begun:
+        if self._begun or self._stopped:
             return
         self._begun = True
         if self._connection.closed:
@@ -314,7 +294,7 @@ class ServerSession:
 
     def _refill(self, wait: float | None) -> bool:
         """Ask for more if it is time to; whether it did."""
-        return not self._stopped and self._inbox.ask(len(self._buffer), sum(self._sizes or ()), wait)
+        return not self._stopped and self._inbox.ask(len(self._messages), self._buffer.size, wait)
 
     def _missing(self) -> None:
         """The server is silent. Without a promised heartbeat that is no error: who waits asks again."""
@@ -327,11 +307,48 @@ class ServerSession:
         self._state.back_off(self._now())
         try:
             await self._api.ask(f"CONSUMER.INFO.{self._label}")
+            failure = StreamError(f"nobody answered a pull on {self._label}, which is there", code=503)
         except (ConsumerNotFoundError, StreamNotFoundError) as error:
-            self._fail(ConsumerDeletedError(f"{self._label}: {error}"))
+            failure = ConsumerDeletedError(f"{self._label}: {error}")
         except HeadraceError as error:
-            self._fail(StreamError(f"nobody answers for {self._label}: {error}", code=503))
+            failure = StreamError(f"nobody answers for {self._label}: {error}", code=503)
         self._state.doubtful = False
+        self._fail(failure)
+
+    async def _next(self, limit: int, wait: float, max_bytes: int | None) -> list[Msg]:
+        """Ask, wait, take. Without messages it ends with the time, with the one pull of a fetch, or once stopped."""
+        state = self._state
+        deadline = self._now() + wait
+        looked = False  # a pull of 0 s asks once what is there
+        while True:
+            state.aim(limit)
+            left = max(0.0, deadline - self._now())
+            asked = not looked and self._refill(left if wait > 0 else 0.0)
+            if self._messages:
+                found = self._buffer.take(limit, max_bytes)
+                if found:
+                    return found
+                continue  # all of it had run out: there is room for more
+            if state.doubtful and not self._stopped:
+                await self._inquire()
+            self._raise_error()
+            if asked and wait <= 0:
+                looked, deadline = True, self._now() + _LOOK
+            elif self._is_over(left, looked=looked):
+                return []
+            await self._sleep(None if self._stopped or state.options.once else deadline - self._now())
+
+    def _is_over(self, left: float, *, looked: bool) -> bool:
+        """Whether nothing more comes for a pull. Stopping, what is on its way still does."""
+        if self._stopped:
+            return self._silent.is_set()
+        state = self._state
+        return state.over or not (left or state.options.once) or (looked and not state.open)
+
+    def _raise_error(self) -> None:
+        error, self._error = self._ended or self._error, None
+        if error is not None:
+            raise error
 
     async def _sleep(self, wait: float | None) -> None:
         """Until something comes, `wait` is over, or the next pull may leave."""
@@ -340,61 +357,23 @@ class ServerSession:
             wait = held_back if wait is None else min(wait, held_back)
         await self._bell.wait(wait)
 
-    # --- handing over
-
-    def _take_many(self, limit: int, max_bytes: int | None) -> list[Msg]:
-        """From the buffer, what ran out there left out."""
-        found: list[Msg] = []
-        buffer, sizes, is_current = self._buffer, self._sizes, self._leases.is_current
-        while buffer and len(found) < limit:
-            if max_bytes is not None:
-                max_bytes -= wire_size(buffer[0])
-                if max_bytes < 0:
-                    if not found:
-                        raise MaxBytesExceededError
-                    break
-            msg = buffer.popleft()
-            if sizes is not None:
-                sizes.popleft()
-            if is_current(msg):
-                found.append(msg)
-            else:
-                self._drop(msg)
-        return found
-
-    def _drop(self, msg: Msg) -> None:
-        """It is being redelivered: whoever gets it then handles it."""
-        self._held.pop(msg, None)
-        self._state.dropped()
-        self.expired_in_buffer += 1
-
     # --- ending
 
     def _fail(self, error: Exception) -> None:
         """To be raised once the buffer is empty. What is terminal ends the session."""
         if self._ended is not None:
             return
-        if getattr(error, "terminal", not isinstance(error, StreamError)):
+        if is_terminal(error):
             self._ended = error
             self._inbox.close()
         else:
             self._error = error
         self._bell.ring()
 
-    def _raise_error(self) -> None:
-        error, self._error = self._error, None
-        if self._ended is not None:
-            error = self._ended
-        if error is not None:
-            raise error
-
     def _let_go(self) -> None:
         """Hand back in order what nobody saw, and let go of everything."""
         if self._begun:
             self._connection.remove_listener(self)
-        for msg in self._buffer:
-            if self._leases.release(msg):
-                msg.outcome = RELEASE
-        self._buffer.clear()
+        self._buffer.give_back()
         self._leases.forget()
         self._bell.ring()

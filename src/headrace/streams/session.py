@@ -42,8 +42,10 @@ class SessionOptions:
 class PullSession(MsgOwner, Protocol):
     """One reader of one consumer. One pull at a time (``UsageError``)."""
 
-    expired_in_buffer: int
-    """Dropped unread because their lease was over."""
+    @property
+    def expired_in_buffer(self) -> int:
+        """Dropped unread because their lease was over."""
+        ...
 
     @property
     def late_settles(self) -> int:
