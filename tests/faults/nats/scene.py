@@ -5,7 +5,7 @@ import functools
 from contextlib import asynccontextmanager, suppress
 
 from headrace import jetstream
-from headrace.core.errors import BrokerError
+from headrace.core.errors import BrokerError, BrokerTimeoutError
 from headrace.core.message import Message
 from headrace.flow.worker import SubscribeOptions, Worker
 from headrace.nats import ConnectionOptions
@@ -188,7 +188,10 @@ async def parked(js, kind):
     """Until a pull of this reader waits at the server."""
 
     async def look():
-        infos = [info async for info in (await js.stream("S")).list_consumers()]
+        try:
+            infos = [info async for info in (await js.stream("S")).list_consumers()]
+        except BrokerTimeoutError:
+            return False  # a cluster is silent about a consumer that has no leader yet
         return any(info.num_waiting for info in infos if (info.name == "c") == (kind not in ("ordered", "worker")))
 
     await eventually(look, f"a parked pull of {kind}")

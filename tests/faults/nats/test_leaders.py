@@ -8,7 +8,7 @@ import pytest
 from headrace.core.errors import PublishError
 from headrace.streams import ConsumerConfig, StreamConfig
 from headrace.testing.nats import NatsCluster
-from tests.faults.nats.scene import ACK_WAIT, READERS, SUBJECT, on_a_loop, opened, reading, stored
+from tests.faults.nats.scene import ACK_WAIT, READERS, SUBJECT, on_a_loop, opened, parked, reading, stored
 
 KINDS = ("messages", "ordered")
 
@@ -39,11 +39,12 @@ async def moved(kind, disturb):
     """`disturb(cluster, progress)` beside a publisher and a reader; what was acknowledged, stored and read."""
     acknowledged, enough = [], asyncio.Event()
     with NatsCluster() as cluster:
-        async with opened(*cluster.servers, timeout=2) as js:
+        async with opened(*cluster.servers) as js, opened(*cluster.servers, timeout=3) as other:
             stream = await js.create_stream(StreamConfig(name="S", subjects=["s.>"], replicas=3))
             await stream.create_consumer(ConsumerConfig(durable="c", ack_wait=ACK_WAIT))
             async with reading(js, kind) as reader:
-                publisher = asyncio.create_task(publish(js, acknowledged, enough))
+                await parked(js, kind)
+                publisher = asyncio.create_task(publish(other, acknowledged, enough))
                 await progress(acknowledged)
                 await disturb(cluster, lambda: progress(acknowledged))
                 enough.set()
