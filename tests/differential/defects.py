@@ -68,6 +68,16 @@ DEFECTS = {
         "an ack after the last ack wait, before the next pull, does not lower num_ack_pending",
         [new(), make(max_deliver=1, ack_wait=0.2), *put("ab"), pull(2), do.sleep(0.5), do.settle(0), do.settle(1)],
     ),
+    "before every start": Defect(
+        "embedded",
+        "an update of an interest stream drops what lies before the start of its consumers; publishing kept it",
+        [
+            new(retention="interest"),
+            make(deliver_policy="by_start_sequence", start_sequence=7),
+            *put("a"),
+            change(retention="interest", description="d"),
+        ],
+    ),
     "names of no filter": Defect("embedded", "stream_names(subject=) is not checked", [do.names("S..a")]),
     "direct get": Defect(
         "jetstream",

@@ -22,7 +22,6 @@ class PastConsumer:
     """Its latest info."""
     purged: bool = False
     deleted: bool = False
-    refiltered: bool = False
     raised: bool = False
     """Its `max_deliver` was raised."""
 
@@ -34,6 +33,7 @@ class PastStream:
     consumers: dict = field(default_factory=dict)
     was_interest: bool = False
     purged: bool = False
+    purged_to: bool = False
     """Up to a sequence."""
 
 
@@ -96,7 +96,6 @@ class Past:
         if known is None:
             self.streams[stream].consumers[answer["name"]] = PastConsumer(answer)
             return
-        known.refiltered = known.refiltered or filters_of(known.config) != filters_of(answer)
         known.raised = known.raised or most_of(known.config) < most_of(answer)
         known.config = answer
 
@@ -111,14 +110,17 @@ class Past:
     _fetch = _pull
 
     def _purge(self, name, *, answer, sequence=None, **_):
-        self.streams[name].purged = self.streams[name].purged or sequence is not None
+        self._was_purged(name)
+        self.streams[name].purged_to |= sequence is not None
+
+    def _was_purged(self, name):
+        self.streams[name].purged = True
         for one in self.consumers(name):
             one.purged = True
 
     def _publish(self, subject, data=b"x", *, answer, rollup=None, **_):
-        if rollup is not None:
-            for one in self.consumers(answer["stream"]):
-                one.purged = True
+        if rollup is not None and answer["stream"] in self.streams:
+            self._was_purged(answer["stream"])
 
     def _remove(self, name, sequence, *, answer):
         for one in self.consumers(name):

@@ -168,7 +168,7 @@ def consumer_config(draw, retention):
         given["ack_policy"] = draw(st.sampled_from(["explicit", "explicit", "explicit", "all", "none"]))
         given["deliver_policy"] = draw(POLICIES)
         if given["deliver_policy"] == "by_start_sequence":
-            given["start_sequence"] = draw(st.integers(1, 8))
+            given["start_sequence"] = 1 if retention == "interest" else draw(st.integers(1, 8))
         if given["deliver_policy"] == "last_per_subject":
             given |= {} if "filter_subjects" in given else {"filter_subject": "S.a"}
         if given["ack_policy"] == "none":
