@@ -22,11 +22,6 @@ DEFECTS = {
     "window shown": Defect(
         "embedded", "a default duplicate_window is not shown in the config", [do.create("S", subjects=["S.>"])]
     ),
-    "ttl line": Defect(
-        "embedded",
-        "the stored header says `Nats-TTL: 5`, not `5s` as sent by jetstream and in jetstream.md 3.9",
-        [new(allow_message_ttl=True), do.publish("S.a", ttl=3600.0)],
-    ),
     "ack none config": Defect(
         "embedded",
         "ack_wait, max_ack_pending and backoff given with ack policy none are not shown",

@@ -93,7 +93,7 @@ def publish(draw):
         options(
             msg_id=IDS,
             headers=st.sampled_from([{"h": "v"}, {"a": ["b", "c"], "A": "d"}]),
-            ttl=st.just(timedelta.max),
+            ttl=st.sampled_from([3600.0, timedelta.max]),
             expect_stream=st.sampled_from(["S", "S", "T"]),
             rollup=st.none() | st.sampled_from(["sub", "all"]),
         )
