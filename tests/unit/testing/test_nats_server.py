@@ -116,6 +116,14 @@ def test_without_a_program_it_says_how_to_get_one(monkeypatch, tmp_path):
         server.find_nats_server()
 
 
+def test_another_program_runs_in_its_place(tmp_path):
+    program = tmp_path / "nats-server"
+    program.write_text("#!/bin/sh\necho another one\n", encoding="utf-8")
+    program.chmod(0o755)
+    with pytest.raises(BrokerError, match="another one"), NatsServer(program=program):
+        pass
+
+
 def test_the_fixture_gives_a_server_that_runs(headrace_nats):  # noqa: F811
     assert headrace_nats.running
     assert b'"jetstream":true' in greeting(headrace_nats.port)

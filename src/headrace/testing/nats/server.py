@@ -60,7 +60,8 @@ class NatsServer:
 
     `store` is where JetStream keeps its files: a folder of yours, which is left alone, or ``None`` for a temporary one
     that goes with the context. `config` is text of a server's configuration file, added to what address, port and
-    store (all given as arguments) say; `args` are further arguments. Calls block, for milliseconds as a rule.
+    store (all given as arguments) say; `args` are further arguments. `program` is the path of another nats-server than
+    `find_nats_server` finds. Calls block, for milliseconds as a rule.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class NatsServer:
         jetstream: bool = True,
         port: int | None = None,
         args: Sequence[str] = (),
+        program: str | Path | None = None,
     ) -> None:
         self.store = store
         self.port = port or free_port()
@@ -78,6 +80,7 @@ class NatsServer:
         self._config = config
         self._jetstream = jetstream
         self.args = tuple(args)
+        self._program = program
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._seen = 0  # bytes of the log that earlier runs wrote
@@ -188,7 +191,7 @@ class NatsServer:
         with self.log.open("ab") as log:
             self._seen = log.tell()
             self._process = subprocess.Popen(
-                [find_nats_server(), *arguments, *self.args],
+                [self._program or find_nats_server(), *arguments, *self.args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
