@@ -189,31 +189,31 @@ def settle(draw):
 
 
 @st.composite
+def changing(draw, retention, name):
+    """What is not everyday's work: one choice among many there, one among few in `consuming`."""
+    kinds = st.one_of(
+        REMOVING,
+        TOGETHER,
+        update(retention),
+        consumer_config(retention).map(lambda given: do.consumer("S", durable=name, **given)),
+        consumer_config(retention).map(lambda given: do.consumer("S", "update", durable=name, **given)),
+        st.just(do.drop("S", name)),
+        st.just(do.pause("S", name, 3600.0)),
+        st.just(do.resume("S", name)),
+        st.just(do.consumers_listed("S")),
+        st.just(do.ordered("S", 1, deliver_policy="last")),
+    )
+    return draw(kinds)
+
+
+@st.composite
 def consuming(draw, retention, names):
     """One step on a consumer, or on its stream."""
     name = draw(st.sampled_from(names))
     limit = draw(st.integers(1, 6))
+    pulling = st.just(do.pull("S", name, limit)) | st.just(do.fetch("S", name, limit))
     return draw(
-        st.one_of(
-            st.just(do.pull("S", name, limit)),
-            st.just(do.pull("S", name, limit)),
-            st.just(do.fetch("S", name, limit)),
-            settle(),
-            settle(),
-            settle(),
-            publish(),
-            publish(),
-            REMOVING,
-            consumer_config(retention).map(lambda given: do.consumer("S", "update", durable=name, **given)),
-            st.just(do.drop("S", name)),
-            consumer_config(retention).map(lambda given: do.consumer("S", durable=name, **given)),
-            st.just(do.consumers_listed("S")),
-            update(retention),
-            st.just(do.pause("S", name, 3600.0)),
-            st.just(do.resume("S", name)),
-            st.just(do.ordered("S", 1, deliver_policy="last")),
-            TOGETHER,
-        )
+        st.one_of(pulling, pulling, settle(), settle(), settle(), publish(), publish(), changing(retention, name))
     )
 
 
@@ -224,5 +224,6 @@ def consumer_programs(draw):
     names = draw(st.sampled_from(["c", "cd"]))
     before = draw(st.lists(publish(), max_size=6))
     made = [do.consumer("S", "create", durable=name, **draw(consumer_config(retention))) for name in names]
+    work = [do.publish("S.a"), do.publish("S.b"), do.publish("S.a"), do.pull("S", "c", 2)]
     steps = draw(st.lists(consuming(retention, names), min_size=15, max_size=40))
-    return [draw(create(retention)), *before, *made, *steps]
+    return [draw(create(retention)), *before, *made, *work, *steps]

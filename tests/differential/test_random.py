@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.differential.engines import compare
 from tests.differential.programs import consumer_programs, stream_programs
 
-STREAMS, CONSUMERS = 60, 40
+STREAMS, CONSUMERS = 50, 30
 LONG = 10  # programs per round of the long version
 QUICK = "HEADRACE_SHRINK" not in os.environ
 
