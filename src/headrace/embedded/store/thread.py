@@ -242,9 +242,12 @@ class DatabaseThread:
             with self._turn():
                 if self._abandoned or not self._jobs:
                     return group  # taken back meanwhile
+                # Those that wait before it begins: who comes later may build on what was committed to the other file
+                # since, and this transaction sees that file as it was.
+                waiting = min(len(self._jobs), MAX_JOBS)
                 self.connection.execute(self._begin)
                 changes = self.connection.total_changes()
-                self._run_jobs(group)
+                self._run_jobs(group, waiting)
                 self._commit(wrote=self.connection.total_changes() != changes)
         except BaseException as error:  # noqa: BLE001  (a job that is not answered would hang its caller for ever)
             traceback.clear_frames(error.__traceback__)
@@ -279,10 +282,8 @@ class DatabaseThread:
         if wrote and self.syncs is not None:
             self.syncs.add(self._clock.monotonic() - started)
 
-    def _run_jobs(self, group: list[tuple[Job, BaseException | None]]) -> None:
-        # Those that wait now: who comes later may build on what was committed to the other file since, and this
-        # transaction may see that file as it was before.
-        weight, waiting = 0, min(len(self._jobs), MAX_JOBS)
+    def _run_jobs(self, group: list[tuple[Job, BaseException | None]], waiting: int) -> None:
+        weight = 0
         while len(group) < waiting and (not group or weight + self._jobs[0].weight <= MAX_WEIGHT):
             job = self._jobs.popleft()
             weight += job.weight
