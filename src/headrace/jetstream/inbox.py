@@ -43,11 +43,6 @@ class PullInbox:
         self._subscription: Subscription | None = None
         self._watch: asyncio.TimerHandle | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether pulls may be sent."""
-        return self._subscription is not None
-
     def open(self) -> None:
         """Listen, on a subject that nobody had before. What was to wait for the old link may leave."""
         self._state.not_before = 0.0

@@ -265,7 +265,7 @@ def test_each_reconnect_has_an_inbox_of_its_own(server):
                     proxy.cut()
 
                     async def fresh():
-                        return session._inbox._replies not in inboxes and session._inbox.is_open
+                        return session._inbox._replies not in inboxes and cut.connection.connected
 
                     await until(fresh, "a new inbox")
 
