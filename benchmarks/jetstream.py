@@ -10,6 +10,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import tracemalloc
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import count
@@ -18,7 +19,7 @@ from pathlib import Path
 from benchmarks import golang
 from benchmarks.certificates import certificate
 from benchmarks.clients import BATCH, Headrace, Run, python_clients
-from benchmarks.tools import Meter, loop_cost, resident
+from benchmarks.tools import Meter, loop_cost
 from headrace import jetstream
 from headrace.streams import ConsumerConfig, PullOptions, StreamConfig
 from headrace.testing.nats import NatsServer
@@ -175,15 +176,16 @@ async def idle_sessions(url, number, seconds):
     async with jetstream.connect(url) as js:
         await js.create_stream(StreamConfig(name="IDLE"))
         consumer = await js.create_consumer("IDLE", ConsumerConfig(durable="c", max_waiting=2 * number))
-        before = resident()
+        tracemalloc.start()
         contexts = [consumer.messages(PullOptions(max_messages=1)) for _ in range(number)]
         for context in contexts:
             await context.__aenter__()
         waiting = [asyncio.ensure_future(context.next()) for context in contexts]
         await asyncio.sleep(1)
+        grown = tracemalloc.get_traced_memory()[0] / number / 1024
+        tracemalloc.stop()
         with Meter() as meter:
             await asyncio.sleep(seconds)
-        grown = (resident() - before) / number * 1024
         share = meter.cpu / meter.wall
         print(f"\nidle_sessions: {number:,} of them cost {share:.1%} of one core and {grown:.0f} KiB each")
         for task in waiting:
