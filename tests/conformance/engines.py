@@ -59,15 +59,3 @@ def capabilities(place):
             return broker.capabilities
 
     return run_at(place, ask())
-
-
-def empty(place):
-    """Leave a server as it was found: the next check lists streams, too."""
-
-    async def delete_all():
-        async with jetstream.connect(place) as streams:
-            for name in [name async for name in streams.stream_names()]:
-                await streams.delete_stream(name)
-
-    if is_server(place):
-        asyncio.run(delete_all())

@@ -5,24 +5,16 @@ import pytest
 from headrace.core.broker import Capabilities
 from headrace.testing.conformance import broker_checks, stream_checks
 from headrace.testing.nats import NatsServer
-from tests.conformance.engines import brokers, capabilities, empty, managers, run_at
+from tests.conformance.engines import brokers, capabilities, managers, run
+from tests.conformance.together import accounts, run_all
 
 BROKER = [check.name for check in broker_checks(Capabilities())]
 STREAMS = [check.name for check in stream_checks(Capabilities())]
-ENGINES = [":memory:", "directory", pytest.param("server", marks=pytest.mark.servers)]
 
 
-@pytest.fixture(scope="session")
-def server():
-    with NatsServer() as running:
-        yield running
-
-
-@pytest.fixture(params=ENGINES)
-def place(request, tmp_path, server):
-    where = {":memory:": ":memory:", "directory": tmp_path / "data", "server": server.url}[request.param]
-    yield where
-    empty(where)
+@pytest.fixture(params=[":memory:", "directory"])
+def place(request, tmp_path):
+    return ":memory:" if request.param == ":memory:" else tmp_path / "data"
 
 
 @pytest.mark.parametrize("name", BROKER)
@@ -30,7 +22,7 @@ def test_broker(name, place):
     (check,) = [check for check in broker_checks(capabilities(place)) if check.name == name]
     if check.excluded:
         pytest.skip(check.excluded)
-    run_at(place, check.run(brokers(place)))
+    run(check.run(brokers(place)))
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -38,4 +30,26 @@ def test_streams(name, place):
     (check,) = [check for check in stream_checks(capabilities(place)) if check.name == name]
     if check.excluded:
         pytest.skip(check.excluded)
-    run_at(place, check.run(managers(place)))
+    run(check.run(managers(place)))
+
+
+@pytest.fixture(scope="session")
+def verdicts(request):
+    """What the checks of the server come to, of those that are selected: all run when the first is asked for."""
+    items = [item for item in request.session.items if item.originalname == test_server.__name__]
+    wanted = [(item.callspec.params["kind"], item.callspec.params["name"]) for item in items]
+    with NatsServer(config=accounts(len(wanted))) as server:
+        return run_all(wanted, lambda number: server.url.replace("//", f"//u{number}:p@"))
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(300)  # of the first; it waits for all of them
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("broker", name) for name in BROKER), *(("stream", name) for name in STREAMS)]
+)
+def test_server(kind, name, verdicts):
+    verdict = verdicts[kind, name]
+    if isinstance(verdict, Exception):
+        raise verdict
+    if verdict:
+        pytest.skip(verdict)
