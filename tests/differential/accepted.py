@@ -141,17 +141,37 @@ def deleting_under_last_per_subject(past, step):
     return chosen and _deletes(step)
 
 
-@avoided("last per subject, and a chosen message is deleted", "consumer")
+@avoided("last per subject, and a chosen message is deleted", "consumer", "update")
 def last_per_subject_under_limits(past, step):
+    return _under_limits(past, step, "deliver_policy", "last_per_subject")
+
+
+@avoided("deleting a message that an ack-all consumer holds", "consumer", "update")
+def ack_all_under_limits(past, step):
+    return _under_limits(past, step, "ack_policy", "all")
+
+
+def _under_limits(past, step, field, value):
+    """Whether there would be such a consumer, and a stream that deletes messages by itself."""
     one = past.streams.get(step.arguments[0])
-    limited = one is not None and any(name in one.config for name in LIMITS)
-    return limited and step.options.get("deliver_policy") == "last_per_subject"
+    if one is None:
+        return False
+    if step.name == "update":
+        limited = any(name in step.options for name in LIMITS)
+        return limited and any(each.config[field] == value for each in one.consumers.values())
+    return step.options.get(field) == value and any(name in one.config for name in LIMITS)
 
 
 @avoided("after a purge of some subjects, an ack may settle", "purge", "publish")
 def purging_some_subjects_under_pending(past, step):
     pending = any(one.told.get("num_ack_pending") for one in past.consumers(_stream(step)))
     return pending and (step.options.get("subject") is not None or step.options.get("rollup") == "sub")
+
+
+@avoided("after a purge that keeps some, or a rollup of all, `num_pending`", "purge", "publish")
+def miscounted_after_a_purge(past, step):
+    filtered = any(filters_of(one.config) for one in past.consumers(_stream(step)))
+    return filtered and (step.options.get("keep") is not None or step.options.get("rollup") == "all")
 
 
 @avoided("a change of `duplicate_window` may forget", "update", "create_or_update")
