@@ -155,7 +155,7 @@ def test_a_delayed_link_passes_everything_never_early():
 def test_a_proxy_without_a_server_hangs_up():
     with RecordingServer() as server:
         nobody = server.port
-    with Proxy(nobody) as proxy, linked(proxy.port) as (_, lines), pytest.raises(ConnectionResetError):
+    with Proxy(nobody) as proxy, pytest.raises(ConnectionResetError), linked(proxy.port) as (_, lines):
         lines.read()
 
 
