@@ -9,7 +9,7 @@ from tests.differential.engines import compare
 from tests.differential.programs import consumer_programs, stream_programs
 
 STREAMS, CONSUMERS = 50, 30
-LONG = 10  # programs per round of the long version
+LONG = 2  # programs per round of the long version
 QUICK = "HEADRACE_SHRINK" not in os.environ
 
 

@@ -1,11 +1,35 @@
 """Directed programs on streams: what random ones reach seldom. After every step the infos are compared anyway."""
 
 from datetime import timedelta
+from itertools import combinations_with_replacement
 
 from tests.differential.cases.words import change, drop, make, new, other, pull, purge, remove, settle, some
 from tests.differential.side import do
 
 NEVER = timedelta.max
+WRONG = {
+    "too large": {"data": b"x" * 50},
+    "another stream": {"expect_stream": "T"},
+    "no time to live": {"ttl": 60.0},
+    "last of its subject": {"last_for_topic": 99},
+    "last": {"last": 99},
+    "stored before": {"msg_id": "1"},
+    "last id": {"last_id": "z"},
+    "no rollup": {"rollup": "sub"},
+    "full": {},
+}
+"""What may be wrong with a publish to a stream like that of `every_pair`."""
+
+
+def every_pair():
+    """Of two faults, both engines name the same one (jetstream.md 3.4.3)."""
+    steps = [new(max_message_size=40, max_messages=2, discard="new"), do.publish("S.a", msg_id="1"), do.publish("S.a")]
+    for one, another in combinations_with_replacement(WRONG, 2):
+        given = WRONG[one] | WRONG[another]
+        expect = {name: given.pop(name) for name in ("last", "last_for_topic", "last_id") if name in given}
+        steps.append(do.publish("S.a", given.pop("data", b""), expect=expect, **given))
+    return steps
+
 
 # fmt: off
 CASES = {
@@ -220,6 +244,7 @@ CASES = {
         do.publish("S.a", msg_id="1"), do.publish("S.b", msg_id="2"), change(duplicate_window=30, retention="interest"),
         do.publish("S.a", msg_id="3", expect={"last_for_topic": 0}), do.publish("S.a", msg_id="1"),
         do.publish("S.a", msg_id="2"), do.publish("S.a", msg_id="0")],
+    "every pair of faults": every_pair(),
     "direct get": [new(allow_direct=True), *some(3), *some(2, "S.b"), do.get("S", 2), do.get("S", 9),
         do.get("S", 1, "S.b"), do.last("S", "S.*"), do.last("S", "S.none"), do.last_for("S", "S.a", "S.b"),
         do.last_for("S", "S.*", batch=1), do.last_for("S", "S.>", up_to_sequence=4), do.last_for("S", "S.none"),
