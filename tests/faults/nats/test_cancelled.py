@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import BrokerTimeoutError, HeadraceError
 from headrace.nats import Connection
 from headrace.streams import OrderedConsumerConfig, StreamConfig, StreamMessage
 from headrace.testing.nats import NatsServer, Proxy
@@ -119,6 +119,25 @@ async def test_a_cancelled_future_keeps_its_slot_until_its_answer():
 
 async def awaited(future):
     return await future
+
+
+@on_a_loop
+async def test_a_request_that_nobody_waits_for_is_forgotten():
+    """Cancelled, or too late: no answer ever comes on this link, and nothing is kept for it."""
+    with NatsServer() as server, Proxy(server.port) as proxy:
+        async with opened(proxy, timeout=0.05) as js, opened(server) as direct:
+            await made(direct)
+            waiting, request = js.connection.replies.waiting, js.connection.request
+            proxy.freeze()
+            for turns in TURNS:
+                await cancelled(request("nobody", timeout=PATIENCE), turns)
+                await cancelled(manage(js), turns)
+                assert not waiting
+            for late in (request("nobody", timeout=0.05), manage(js), js.publish(SUBJECT, b"x")):
+                with pytest.raises(BrokerTimeoutError):
+                    await late
+                assert not waiting
+            proxy.cut()
 
 
 async def fetch(js, consumer):
