@@ -57,7 +57,7 @@ def _check(desk: Desk, messages: Sequence[StreamMessage]) -> None:
         raise AtomicBatchError(f"{len(messages)} messages, at most {_MOST}", limit=_MOST)
     server = desk.connection.server_info
     if server.version_tuple < _SINCE:
-        raise UnsupportedError(f"nats-server {server.version} has no atomic publish: it needs 2.12 or newer")
+        raise UnsupportedError(f"publish_atomic needs nats-server 2.12, this is {server.version}")
 
 
 @dataclass(frozen=True)

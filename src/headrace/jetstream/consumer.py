@@ -10,6 +10,7 @@ from headrace.jetstream.api import Api
 from headrace.jetstream.infos import consumer_info
 from headrace.jetstream.session import ServerSession
 from headrace.jetstream.values import text_of_time
+from headrace.streams.config import PriorityPolicy
 from headrace.streams.consumer import Consumer
 from headrace.streams.info import ConsumerInfo
 from headrace.streams.session import PullSession, SessionOptions
@@ -17,6 +18,7 @@ from headrace.streams.session import PullSession, SessionOptions
 __all__ = ["ServerConsumer"]
 
 _PAUSE_SINCE = (2, 11)
+_PRIORITY_SINCE = (2, 12)
 _RESET_SINCE = (2, 14)
 
 
@@ -48,12 +50,18 @@ class ServerConsumer(Consumer):
         return self._info
 
     def session(self, options: SessionOptions) -> PullSession:
-        """A reader of its own; no I/O. ``ConfigError``: ``group`` is given and it has none, or the other way round."""
+        """A reader of its own; no I/O.
+
+        ``ConfigError``: ``group`` is given and it has none, or the other way round; ``priority``, and it is not
+        prioritized. ``UnsupportedError``: a server before 2.12 does not know ``priority``.
+        """
         groups = tuple(self._info.config.priority_groups)
         if options.group is None and groups:
             raise ConfigError(f"consumer {self.name} has priority groups {groups}: group must be one of them, got None")
         if options.group is not None and options.group not in groups:
             raise ConfigError(f"group must be one of {groups} of consumer {self.name}, got {options.group!r}")
+        if options.priority is not None:
+            self._check_priority(options.priority)
         return ServerSession(self._api, self._info, options)
 
     async def pause(self, until: datetime) -> None:
@@ -75,6 +83,15 @@ class ServerConsumer(Consumer):
         if sequence is not None and (isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 1):
             raise ConfigError(f"sequence must be an integer >= 1, got {sequence!r}")
         await self._ask_newer("RESET", _RESET_SINCE, {} if sequence is None else {"seq": sequence})
+
+    def _check_priority(self, priority: int) -> None:
+        """A server ignores it where it means nothing."""
+        info, policy = self._api.connection.server_info, self._info.config.priority_policy
+        if info.version_tuple < _PRIORITY_SINCE:
+            since = ".".join(map(str, _PRIORITY_SINCE))
+            raise UnsupportedError(f"priority needs nats-server {since}, this is {info.version}: got {priority}")
+        if policy is not PriorityPolicy.PRIORITIZED:
+            raise ConfigError(f"consumer {self.name} has priority_policy {policy}: it has no priority, got {priority}")
 
     async def _ask(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return await self._api.ask(f"CONSUMER.{verb}.{self.stream}.{self.name}", body)
