@@ -228,7 +228,7 @@ class Side:
         if wait is not None:
             return self._holding(*await self._all(await self._session(stream, name), limit, wait, options))
         wait = PULL if self._may_park(stream, name) else 0.0
-        look = SessionOptions(max_messages=limit, no_wait=not wait, expires=wait)
+        look = SessionOptions(max_messages=limit, no_wait=not wait, expires=wait, once=True)
         session = (await self.streams.consumer(stream, name)).session(look)
         try:
             return self._holding(*await self._all(session, limit, wait, options))
