@@ -2,8 +2,11 @@
 PYTHON ?= python3
 ARGS   ?=
 ROUNDS ?= 1000
+# Tests at once: most of them wait for servers and programs. JOBS=0: one by one, in this process.
+JOBS   ?= 4
 
 BIN      := .venv/bin
+PYTEST    = pytest -q -n $(JOBS) --dist worksteal
 READY    := .venv/.ready
 VERSIONS := 3.11 3.12 3.13
 # Beside the nats-server of constraints.txt: the last release of each line that is promised (tests/integration/jetstream).
@@ -26,7 +29,7 @@ check: $(READY) ## style, types, floors
 	$(BIN)/pytest -q tests/style
 
 test: $(READY) $(SERVERS) ## the test suite on this Python; ARGS= goes to pytest
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/$(PYTEST) $(ARGS)
 
 test-all: $(SERVERS) ## the test suite on every Python of 3.11 to 3.13 that this machine has
 	@ran=; missing=; \
@@ -37,7 +40,7 @@ test-all: $(SERVERS) ## the test suite on every Python of 3.11 to 3.13 that this
 	  done; \
 	  if [ -z "$$python" ]; then missing="$$missing $$version"; continue; fi; \
 	  echo "== Python $$version ($$python)"; \
-	  $(MAKE) --no-print-directory .venv-$$version/.ready PYTHON="$$python" && .venv-$$version/bin/pytest -q $(ARGS) || exit 1; \
+	  $(MAKE) --no-print-directory .venv-$$version/.ready PYTHON="$$python" && .venv-$$version/bin/$(PYTEST) $(ARGS) || exit 1; \
 	  ran="$$ran $$version"; \
 	done; \
 	echo "== passed on:$${ran:- none}"; \
