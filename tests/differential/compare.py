@@ -68,7 +68,11 @@ class Comparison:
             await asyncio.sleep(0.005)
 
     async def _both(self, step):
-        ours, theirs = await asyncio.gather(self.ours.take(step), self.theirs.take(step))
+        answers = await asyncio.gather(self.ours.take(step), self.theirs.take(step), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        ours, theirs = answers
         normal_ours, normal_theirs = self._normal(step, ours), self._normal(step, theirs)
         if normal_ours != normal_theirs:
             raise DifferenceError(self._difference(step, normal_ours, normal_theirs))

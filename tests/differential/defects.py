@@ -73,7 +73,6 @@ DEFECTS = {
             change(retention="interest", description="d"),
         ],
     ),
-    "names of no filter": Defect("embedded", "stream_names(subject=) is not checked", [do.names("S..a")]),
     "direct get": Defect(
         "jetstream",
         "a direct get's 404 has no err_code 10037, its 408 is no 400 with 10003",

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from headrace import embedded, jetstream
 from tests.differential.compare import Comparison
 
+TRIES = 3
+
 
 @asynccontextmanager
 async def both(url):
@@ -23,11 +25,24 @@ def compare(url, *programs, **options):
     return asyncio.run(run())
 
 
-def compare_beside(url, *programs, **options):
-    """Run the programs beside each other: each must keep to its own streams."""
+def compare_beside(url, *programs):
+    """Run programs about time beside each other.
+
+    Up to three times each: where the machine stalls for half a second, a wait runs out that should not have, on one
+    side or on both. A difference of the engines is there every time.
+    """
 
     async def run():
         async with both(url) as engines:
-            await asyncio.gather(*(Comparison(*engines, **options).run(program) for program in programs))
+            await asyncio.gather(*(some_time(engines, program) for program in programs))
+
+    async def some_time(engines, program):
+        for left in reversed(range(TRIES)):
+            try:
+                return await Comparison(*engines, looks=False).run(program)
+            except AssertionError:
+                if not left:
+                    raise
+        return None
 
     asyncio.run(run())

@@ -316,12 +316,12 @@ class Side:
         assert waited > least - EARLY, f"{[msg.subject for msg in got]} came after {waited:.4f} s, not {least}"
         return self._holding(got)
 
-    async def until_empty(self, name, least):
-        """The messages of a stream go by their age, so many seconds after the mark."""
-        return await self._until(least, lambda: self._is_empty(name))
+    async def until_left(self, name, count, least):
+        """All but so many messages of a stream go by their age, so many seconds after the mark."""
+        return await self._until(least, lambda: self._has(name, count))
 
-    async def _is_empty(self, name):
-        return (await (await self._stream(name)).info()).state.messages == 0
+    async def _has(self, name, count):
+        return (await (await self._stream(name)).info()).state.messages == count
 
     async def until_gone(self, stream, name, least):
         """A consumer goes by itself."""

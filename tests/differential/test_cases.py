@@ -19,5 +19,6 @@ def test_consumers(name, url):
 
 
 @pytest.mark.servers
+@pytest.mark.timeout(240)
 def test_what_time_does(url):
-    compare_beside(url, *timed.CASES.values(), looks=False)
+    compare_beside(url, *timed.CASES.values())
