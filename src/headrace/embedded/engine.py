@@ -214,6 +214,8 @@ class EmbeddedStreams:
 
     async def list_streams(self, *, subject: str | None = None) -> AsyncIterator[StreamInfo]:
         """All streams, or those that overlap `subject`."""
+        if subject is not None:
+            validate_filter(subject)
         await self._room.flush_acks()
         now = self._store.now_ns()
         infos = await self._room.read(
@@ -225,6 +227,8 @@ class EmbeddedStreams:
 
     async def stream_names(self, *, subject: str | None = None) -> AsyncIterator[str]:
         """Their names."""
+        if subject is not None:
+            validate_filter(subject)
         for record in await self._room.read(streams_all):
             if subject is None or any(overlaps(each, subject) for each in record.config.subjects):
                 yield record.name

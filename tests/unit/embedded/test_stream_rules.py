@@ -5,7 +5,7 @@ import pytest
 from headrace import embedded
 from headrace.core.errors import ConfigError
 from headrace.streams.config import ConsumerConfig, DiscardPolicy, PurgeOptions, RetentionPolicy, StreamConfig
-from headrace.streams.errors import ApiError, StreamFullError
+from headrace.streams.errors import ApiError, InvalidSubjectError, StreamFullError
 from headrace.testing.virtual import virtual_time
 from tests.unit.embedded.reading import fill, pull, reader, seqs, stream_of
 
@@ -39,6 +39,15 @@ async def test_subjects_that_only_look_reserved(subject):
     async with stream_of() as (streams, _):
         stream = await streams.create_stream(StreamConfig(name="R", subjects=[subject]))
         assert stream.cached_info.config.subjects == (subject,)
+
+
+@virtual_time
+async def test_streams_are_listed_by_a_filter_only():
+    async with stream_of() as (streams, _):
+        assert [name async for name in streams.stream_names(subject="s.*")] == ["S"]
+        for listing in (streams.stream_names, streams.list_streams):
+            with pytest.raises(InvalidSubjectError):
+                await anext(listing(subject="s..a"))
 
 
 @virtual_time
