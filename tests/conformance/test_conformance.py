@@ -6,7 +6,7 @@ from headrace.core.broker import Capabilities
 from headrace.testing.conformance import broker_checks, stream_checks
 from headrace.testing.nats import NatsServer
 from tests.conformance.engines import brokers, capabilities, managers, run
-from tests.conformance.together import accounts, run_all
+from tests.conformance.together import accounts, judged
 
 BROKER = [check.name for check in broker_checks(Capabilities())]
 STREAMS = [check.name for check in stream_checks(Capabilities())]
@@ -38,8 +38,8 @@ def verdicts(request):
     """What the checks of the server come to, of those that are selected: all run when the first is asked for."""
     items = [item for item in request.session.items if getattr(item, "originalname", None) == test_server.__name__]
     wanted = [(item.callspec.params["kind"], item.callspec.params["name"]) for item in items]
-    with NatsServer(config=accounts(len(wanted))) as server:
-        return run_all(wanted, lambda number: server.url.replace("//", f"//u{number}:p@"))
+    with NatsServer(config=accounts(2 * len(wanted))) as server:
+        return judged(wanted, lambda number: server.url.replace("//", f"//u{number}:p@"))
 
 
 @pytest.mark.servers

@@ -11,7 +11,7 @@ import pytest
 from headrace.core.broker import Capabilities
 from headrace.core.errors import UnsupportedError
 from headrace.testing.conformance import broker_checks, stream_checks
-from tests.conformance.together import accounts, run_all
+from tests.conformance.together import accounts, judged
 from tests.integration.jetstream.versions import OLDER, server_of
 
 LONG = {
@@ -48,15 +48,6 @@ def verdicts(request):
             return judged(wanted, lambda number: server.url.replace("//", f"//u{number}:p@"))
 
     return of
-
-
-def judged(wanted, url_of):
-    """The verdicts. Many checks measure time: what is wrong while others run has another chance, alone."""
-    found = run_all(wanted, url_of)
-    for number, which in enumerate(wanted, len(wanted)):
-        if isinstance(found[which], AssertionError):
-            found |= run_all([which], lambda _, number=number: url_of(number))
-    return found
 
 
 @pytest.mark.timeout(300)  # of the first; it waits for all of them
