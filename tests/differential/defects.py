@@ -73,11 +73,6 @@ DEFECTS = {
             change(retention="interest", description="d"),
         ],
     ),
-    "direct get": Defect(
-        "jetstream",
-        "a direct get's 404 has no err_code 10037, its 408 is no 400 with 10003",
-        [new(allow_direct=True), do.get("S", 1)],
-    ),
     "another threshold": Defect(
         "jetstream",
         "create of a named consumer takes one with another inactive_threshold for equal",
@@ -102,8 +97,6 @@ def tolerated(answer):
     if isinstance(answer, dict) and "error" in answer:
         if answer["err_code"] in EITHER:
             return {"error": "one of several reasons"}
-        if answer["error"] in ("MessageNotFoundError", "BadRequestError"):
-            return {**answer, "code": None, "err_code": None}
     return answer
 
 

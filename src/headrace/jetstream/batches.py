@@ -14,15 +14,15 @@ from headrace.jetstream.values import encoded
 from headrace.nats.block import status_of
 from headrace.nats.inbox import new_inbox
 from headrace.nats.messages import Reply
-from headrace.streams.errors import BadRequestError, MessageNotFoundError, StreamError, error_for
+from headrace.streams.errors import StreamError, error_for
 from headrace.streams.msg import RawStreamMsg
 from headrace.streams.names import LAST_SEQUENCE
 
 __all__ = ["Batch", "get_batch", "status_error"]
 
 _END = 204
-_NOT_FOUND = 404
-_MALFORMED = 408
+_IN_JSON = {404: (404, 10037), 408: (400, 10003)}
+"""The codes of a direct get, and what a get in JSON calls them."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -35,12 +35,8 @@ class Batch(msgspec.Struct, frozen=True):
 
 def status_error(code: int, description: str, where: str) -> StreamError:
     """The error of a direct get that found nothing or was not understood."""
-    text = f"{where}: {description}"
-    if code == _NOT_FOUND:
-        return MessageNotFoundError(text, code=code, description=description)
-    if code == _MALFORMED:
-        return BadRequestError(text, code=code, description=description)
-    return error_for(code, None, text)
+    its_code, number = _IN_JSON.get(code, (code, None))
+    return error_for(its_code, number, f"{where}: {description}")
 
 
 async def get_batch(api: Api, stream: str, wanted: dict[str, Any], most: int) -> Batch:

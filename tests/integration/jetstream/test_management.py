@@ -507,10 +507,12 @@ def test_get(server, direct):
             lambda: stream.get_last_msg_for_subject(f"{subject}.c"),
             lambda: stream.get_last_msg_for_subject(f"{subject}.c.*"),
         ):
-            with pytest.raises(MessageNotFoundError):
+            with pytest.raises(MessageNotFoundError) as missing:
                 await call()
-        with pytest.raises(BadRequestError):
+            assert (missing.value.code, missing.value.err_code) == (404, 10037)
+        with pytest.raises(BadRequestError) as refused:
             await stream.get_msg(0)
+        assert (refused.value.code, refused.value.err_code) == (400, 10003)
         for bad in (-1, True, "1", None):
             with pytest.raises(ConfigError):
                 await stream.get_msg(bad)
