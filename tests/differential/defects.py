@@ -58,11 +58,6 @@ DEFECTS = {
         "an update from named to durable keeps inactive_threshold, one from durable to named sets none",
         [new(), made(name="c"), make("update")],
     ),
-    "late ack": Defect(
-        "embedded",
-        "an ack after the last ack wait, before the next pull, does not lower num_ack_pending",
-        [new(), make(max_deliver=1, ack_wait=0.2), *put("ab"), pull(2), do.sleep(0.5), do.settle(0), do.settle(1)],
-    ),
     "before every start": Defect(
         "embedded",
         "an update of an interest stream drops what lies before the start of its consumers; publishing kept it",

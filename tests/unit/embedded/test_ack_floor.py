@@ -101,6 +101,46 @@ async def test_exhausted_messages_hold_the_floor_only_in_front_of_them():
 
 
 @virtual_time
+async def test_messages_are_exhausted_when_their_last_wait_ends():
+    async with stream_of(3) as (_, stream):
+        consumer, session = await reader(stream, max_deliver=2, ack_wait=10, max_ack_pending=3)
+        one, two = await pull(session, 2)
+        await two.nak()
+        (again,) = await pull(session, 1)
+        assert (await state(consumer))[1:3] == ((0, 0), 2)
+        await asyncio.sleep(11)
+        assert (await state(consumer))[1:3] == ((0, 0), 1), "the other one comes once more"
+        await one.ack()
+        assert (await state(consumer))[1:3] == ((3, 2), 0)
+        await again.ack()
+        assert (await state(consumer))[1:4] == ((3, 2), 0, 0)
+
+
+@virtual_time
+async def test_late_acks_before_the_next_pull_move_nothing():
+    async with stream_of(2) as (_, stream):
+        consumer, session = await reader(stream, max_deliver=1, ack_wait=10)
+        messages = await pull(session)
+        await asyncio.sleep(11)
+        assert (await state(consumer))[:3] == ((2, 2), (0, 0), 0)
+        for message in messages:
+            await message.ack()
+        assert (await state(consumer))[:3] == ((2, 2), (0, 0), 0)
+
+
+@virtual_time
+async def test_acks_in_time_move_the_floor_even_if_they_are_written_late():
+    async with stream_of(2) as (_, stream):
+        consumer, session = await reader(stream, max_deliver=1, ack_wait=10)
+        messages = await pull(session)
+        await asyncio.sleep(9.99)
+        for message in messages:
+            await message.ack()
+        await asyncio.sleep(0.02)
+        assert (await state(consumer))[:3] == ((2, 2), (2, 2), 0)
+
+
+@virtual_time
 async def test_late_outcomes_of_exhausted_messages_move_nothing():
     async with stream_of(2) as (_, stream):
         consumer, session = await reader(stream, max_deliver=1, ack_wait=10)

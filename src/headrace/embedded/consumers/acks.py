@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import apsw
 
 from headrace.embedded.consumers.leases import SETTLED, Move, Payload
-from headrace.embedded.consumers.rows import EXHAUSTED, ConsumerRow, Leased, Settings, leases_of
+from headrace.embedded.consumers.rows import (
+    EXHAUSTED,
+    LEASED,
+    WAITING,
+    ConsumerRow,
+    Leased,
+    Settings,
+    leases_of,
+    settings_of,
+)
 from headrace.embedded.store.sql import every, one
 
 __all__ = ["Settler", "lowest_pending", "settle_floor"]
@@ -19,7 +28,7 @@ _QUEUE_AGAIN = (  # due already at the time of the nak (?5): only a delay makes 
 _EXTEND = (
     f"UPDATE pending SET due = ? WHERE consumer = ? AND seq = ? AND owner = ? AND queue IS NULL AND due < {EXHAUSTED}"
 )
-_LEASES = "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ?"
+_LEASES = "SELECT lo, hi, first_c, owner, deadline, open, seqs, acked FROM lease WHERE consumer = ?1"
 
 
 class Settler:
@@ -37,7 +46,7 @@ class Settler:
 
     def apply(self, payload: Payload) -> None:
         """Write it. What is no longer leased or pending is left alone: a late outcome without effect."""
-        before = None if self._settings.ack_all else lowest_pending(self._connection, self._row.id)
+        before = None if self._settings.ack_all else lowest_pending(self._connection, self._row, payload.since)
         self._keep(payload)
         moves: dict[int, list[Move]] = {}
         for move in payload.moved:
@@ -50,7 +59,7 @@ class Settler:
         if payload.upto is not None and payload.upto[0] > self._row.floor_s:
             self._all_upto(*payload.upto)
         if not self._settings.ack_all:
-            settle_floor(self._connection, self._row, before)
+            settle_floor(self._connection, self._row, before, payload.since)
 
     def _keep(self, payload: Payload) -> None:
         consumer, member = self._row.id, self._member
@@ -74,7 +83,7 @@ class Settler:
             connection.execute("DELETE FROM lease WHERE consumer = ? AND lo = ?", key)
             if connection.changes():
                 return
-        found = one(connection, f"{_LEASES} AND lo = ?", key)
+        found = one(connection, f"{_LEASES} AND lo = ?2", key)
         if found is None:
             self._late_lease(lo, acked, sequences, moves)
             return
@@ -156,10 +165,11 @@ class Settler:
         row.floor_c, row.floor_s = max(row.floor_c, consumer_sequence), sequence
 
 
-def lowest_pending(connection: apsw.Connection, consumer_id: int) -> tuple[int, int] | None:
+def lowest_pending(connection: apsw.Connection, row: ConsumerRow, now: int) -> tuple[int, int] | None:
     """The lowest message that is delivered and not settled, exhausted ones left out: sequence, its first delivery."""
     lowest: tuple[int, int] | None = None
-    lease = one(connection, f"{_LEASES} ORDER BY lo LIMIT 1", (consumer_id,))
+    limits = (row.id, now, settings_of(row.config).max_deliver)
+    lease = one(connection, f"{_LEASES} AND {LEASED} ORDER BY lo LIMIT 1", limits)
     if lease is not None:
         leased = Leased(*lease)
         for place, sequence in leased.unsettled():
@@ -167,21 +177,21 @@ def lowest_pending(connection: apsw.Connection, consumer_id: int) -> tuple[int, 
             break
     single: tuple[int, int] | None = one(
         connection,
-        f"SELECT seq, first_c FROM pending WHERE consumer = ? AND due < {EXHAUSTED} ORDER BY seq LIMIT 1",
-        (consumer_id,),
+        f"SELECT seq, first_c FROM pending WHERE consumer = ?1 AND {WAITING} ORDER BY seq LIMIT 1",
+        limits,
     )
     return single if lowest is None or (single is not None and single < lowest) else lowest
 
 
-def settle_floor(connection: apsw.Connection, row: ConsumerRow, before: tuple[int, int] | None) -> None:
+def settle_floor(connection: apsw.Connection, row: ConsumerRow, before: tuple[int, int] | None, now: int) -> None:
     """Move the floor over what is settled: to the delivered pair, or in front of the lowest pending message.
 
-    `before` was the lowest one. As on a server the floor moves only when the message right above it went, so it waits
-    behind an exhausted one until nothing is pending.
+    `before` was the lowest one, as of `now` too. As on a server the floor moves only when the message right above it
+    went, so it waits behind an exhausted one until nothing is pending.
     """
-    now = lowest_pending(connection, row.id)
-    if now is None:
+    left = lowest_pending(connection, row, now)
+    if left is None:
         if before is not None:
             row.floor_c, row.floor_s = row.delivered_c, row.delivered_s
-    elif before is not None and before[1] == row.floor_c + 1 and now != before:
-        row.floor_c, row.floor_s = now[1] - 1, now[0] - 1
+    elif before is not None and before[1] == row.floor_c + 1 and left != before:
+        row.floor_c, row.floor_s = left[1] - 1, left[0] - 1

@@ -147,10 +147,10 @@ class Claimer:
         most = self.settings.max_ack_pending
         if most is None:
             return None
-        free = most - outstanding(self._connection, self.row.id)
+        free = most - outstanding(self._connection, self.row, self._now)
         if free <= 0:  # what was deleted meanwhile makes room
-            sweep(self._connection, self.row, self._wall)
-            free = most - outstanding(self._connection, self.row.id)
+            sweep(self._connection, self.row, self._wall, self._now)
+            free = most - outstanding(self._connection, self.row, self._now)
         return free
 
     def _redeliver(self, request: Request, claim: Claim, found: list[Msg], room: int | None) -> int | None:

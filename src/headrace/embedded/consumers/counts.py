@@ -10,7 +10,8 @@ import apsw
 
 from headrace.embedded.consumers.acks import lowest_pending, settle_floor
 from headrace.embedded.consumers.rows import (
-    EXHAUSTED,
+    LEASED,
+    WAITING,
     ConsumerRow,
     Filter,
     Leased,
@@ -108,22 +109,22 @@ def pending_of(connection: apsw.Connection, state: StreamState, row: ConsumerRow
     return num_ahead(connection, state, settings_of(row.config).filter, row.passed, wall, chosen=row.chosen)
 
 
-def outstanding(connection: apsw.Connection, consumer_id: int) -> int:
+def outstanding(connection: apsw.Connection, row: ConsumerRow, now: int) -> int:
     """Delivered and not settled, waiting ones included, exhausted ones not."""
     return _count(
         connection,
-        "SELECT (SELECT coalesce(sum(open), 0) FROM lease WHERE consumer = ?1) + "
-        f"(SELECT count(*) FROM pending WHERE consumer = ?1 AND due < {EXHAUSTED})",
-        (consumer_id,),
+        f"SELECT (SELECT coalesce(sum(open), 0) FROM lease WHERE consumer = ?1 AND {LEASED}) + "
+        f"(SELECT count(*) FROM pending WHERE consumer = ?1 AND {WAITING})",
+        (row.id, now, settings_of(row.config).max_deliver),
     )
 
 
-def sweep(connection: apsw.Connection, row: ConsumerRow, wall: int) -> None:
+def sweep(connection: apsw.Connection, row: ConsumerRow, wall: int, now: int) -> None:
     """Forget what was deleted or ran out while it was pending; the floor moves over it."""
     state = state_of(connection, row.stream)
     if state is None:
         return
-    swept, before = False, lowest_pending(connection, row.id)
+    swept, before = False, lowest_pending(connection, row, now)
     for lease in leases_of(connection, row.id):
         if not (state.gap_free and lease.lo >= state.first_seq):
             swept |= _sweep_lease(connection, row, lease, state, wall)
@@ -134,7 +135,7 @@ def sweep(connection: apsw.Connection, row: ConsumerRow, wall: int) -> None:
     ]
     connection.executemany("DELETE FROM pending WHERE consumer = ? AND seq = ?", dead)
     if swept or dead:
-        settle_floor(connection, row, before)
+        settle_floor(connection, row, before, now)
         save(connection, row)
 
 
@@ -165,7 +166,9 @@ def _alive(connection: apsw.Connection, state: StreamState, low: int, high: int,
     return {sequence for (sequence,) in rows}
 
 
-def info_of(connection: apsw.Connection, row: ConsumerRow, wall: int, waiting: int) -> ConsumerInfo | None:
+def info_of(
+    connection: apsw.Connection, row: ConsumerRow, wall: int, now: int, waiting: int = 0
+) -> ConsumerInfo | None:
     """Its info as of this transaction; ``None``: its stream is gone."""
     state = state_of(connection, row.stream)
     if state is None:
@@ -180,7 +183,7 @@ def info_of(connection: apsw.Connection, row: ConsumerRow, wall: int, waiting: i
         config=settings.config,
         delivered=SequenceInfo(consumer=row.delivered_c, stream=row.delivered_s),
         ack_floor=SequenceInfo(consumer=row.floor_c, stream=row.floor_s),
-        num_ack_pending=outstanding(connection, row.id),
+        num_ack_pending=outstanding(connection, row, now),
         num_redelivered=_count(connection, redelivered, (row.id,)),
         num_waiting=waiting,
         num_pending=pending_of(connection, state, row, wall),

@@ -84,7 +84,7 @@ class Payload:
     and a kill in between would lose the message.
     """
 
-    __slots__ = ("acks", "extended", "kept", "leases", "moved", "naked", "settled", "touched", "upto")
+    __slots__ = ("acks", "extended", "kept", "leases", "moved", "naked", "settled", "since", "touched", "upto")
 
     def __init__(self) -> None:
         self.leases: list[tuple[int, bytes, tuple[int, ...] | None]] = []
@@ -100,6 +100,8 @@ class Payload:
         """The consumer was in use."""
         self.upto: tuple[int, int] | None = None
         """Ack all: (sequence, consumer sequence)."""
+        self.since = 0
+        """None of it was said before then (boot clock)."""
         self.acks = 0
         """How many acks are in it."""
 

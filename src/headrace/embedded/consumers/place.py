@@ -41,6 +41,7 @@ class Place:
         self._gone = gone
         self._loop = shared.store.loop
         self._flush_after = shared.store.options.seconds("ack_flush")
+        self._flush_ns = int(self._flush_after * 1e9)
         self._payload = Payload()
         self._waiting: list[asyncio.Future[None]] = []
         self._stuck: list[Payload] = []
@@ -288,6 +289,7 @@ class Place:
             payloads.append(payload)
         if not payloads and not waiters:
             return
+        payload.since = self.shared.store.boot_ns() - self._flush_ns
         self._payload, self.dirty, self._waiting, self._stuck = Payload(), [], [], []
         self._writing, self._more = True, False
         self.shared.store.consumers.submit(FlushJob(self.shared, self.id, payloads, waiters, self._written))

@@ -188,7 +188,7 @@ class ConsumerRoom:
     async def pause(self, stream: str, name: str, until: datetime | None) -> ConsumerInfo:
         """Hand out nothing until then, in no process; ``None``: hand out again."""
         self.store.check_writable()
-        wall = self.store.now_ns()
+        wall, now = self.store.now_ns(), self.store.boot_ns()
 
         def change(connection: apsw.Connection) -> tuple[int, ConsumerInfo]:
             row = consumer_by_name(connection, stream_by_name(connection, stream).id, name)
@@ -196,7 +196,7 @@ class ConsumerRoom:
                 raise _not_found()
             row.config = text_of(replace(settings_of(row.config).config, pause_until=until))
             connection.execute("UPDATE consumer SET config = ? WHERE id = ?", (row.config, row.id))
-            info = info_of(connection, row, wall, 0)
+            info = info_of(connection, row, wall, now)
             assert info is not None  # noqa: S101  (its stream was found above)
             return row.id, info
 
@@ -251,12 +251,12 @@ class ConsumerRoom:
             row = consumer_by_name(connection, record.id, name)
             if row is None:
                 raise _not_found()
-            wall = self.store.now_ns()
+            wall, now = self.store.now_ns(), self.store.boot_ns()
             if write:
-                sweep(connection, row, wall)
+                sweep(connection, row, wall, now)
             place = self._places.get(row.id)
             waiting = len(place.requests) if place is not None else 0
-            info = info_of(connection, row, wall, waiting)
+            info = info_of(connection, row, wall, now, waiting)
             if info is None:
                 raise _not_found()
             return row.id, info
@@ -287,7 +287,7 @@ class ConsumerRoom:
                 moved = old.filters != wanted.filters
             row = consumer_by_name(connection, record.id, str(wanted.name))
             assert row is not None  # noqa: S101  (written above)
-            info = info_of(connection, row, wall, 0)
+            info = info_of(connection, row, wall, now)
             assert info is not None  # noqa: S101  (its stream was found above)
             return row, info, moved
 

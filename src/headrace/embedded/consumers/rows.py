@@ -19,6 +19,8 @@ from headrace.streams.subjects import matches
 
 __all__ = [
     "EXHAUSTED",
+    "LEASED",
+    "WAITING",
     "ConsumerRow",
     "Filter",
     "Leased",
@@ -38,6 +40,13 @@ __all__ = [
 
 EXHAUSTED = 1 << 62
 """``pending.due`` of a message that was delivered as often as allowed: never due again."""
+LEASED = "(deadline > ?2 OR ?3 > 1)"
+WAITING = f"due < {EXHAUSTED} AND (due > ?2 OR deliveries < ?3 OR queue IS NOT NULL)"
+"""Which rows hold the floor, and count as pending, now (?2), with so many deliveries at most (?3).
+
+The others are exhausted: their last wait is over, whether or not a pull has found that. What was handed back waits for
+a pull to find it.
+"""
 _COLUMNS = (
     "id, stream, name, config, created, delivered_c, delivered_s, floor_c, floor_s, active, inactive, since, scanned, "
     "snapshot"
