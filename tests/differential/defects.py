@@ -68,11 +68,6 @@ DEFECTS = {
             change(retention="interest", description="d"),
         ],
     ),
-    "another threshold": Defect(
-        "jetstream",
-        "create of a named consumer takes one with another inactive_threshold for equal",
-        [new(), made(name="c", inactive_threshold=60.0), made(name="c")],
-    ),
     "a look beside a look": Defect(
         "jetstream",
         "a look (wait 0) is empty while the messages of the look before are on their way",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from headrace.core.errors import UnsupportedError
@@ -22,6 +23,9 @@ from headrace.streams.subjects import validate_consumer_name, validate_name
 
 __all__ = ["Consumers"]
 
+_EPHEMERAL = timedelta(seconds=5)
+"""The inactive threshold that a server gives to what is not durable and has none."""
+
 
 class Consumers:
     """The consumers of all streams. Names are checked before any I/O; no stream is looked up first."""
@@ -37,9 +41,11 @@ class Consumers:
         except ConsumerExistsError:
             if config.durable is not None or config.inactive_threshold is not None:
                 raise
-        # A server compares before it fills in the inactive threshold of an ephemeral consumer, and finds a difference.
-        there = consumer_info(await self._api.ask(f"CONSUMER.INFO.{stream}.{config.effective_name}"))
-        return await self._put(stream, replace(config, inactive_threshold=there.config.inactive_threshold), "create")
+            # A server compares before it fills in the inactive threshold of an ephemeral consumer: a false difference.
+            there = consumer_info(await self._api.ask(f"CONSUMER.INFO.{stream}.{config.effective_name}"))
+            if there.config.inactive_threshold != _EPHEMERAL:
+                raise
+        return await self._put(stream, replace(config, inactive_threshold=_EPHEMERAL), "create")
 
     async def update(self, stream: str, config: ConsumerConfig) -> ServerConsumer:
         """Change it; a missing one is ``ConsumerDoesNotExistError``."""

@@ -397,6 +397,9 @@ def test_an_ephemeral_consumer_has_a_name_and_may_be_made_again(server):
         assert (await stream.create_consumer(config)).cached_info.created == made.cached_info.created
         with pytest.raises(ConsumerExistsError):
             await stream.create_consumer(replace(config, max_deliver=3))
+        await stream.create_consumer(ConsumerConfig(name="f", inactive_threshold=60.0))
+        with pytest.raises(ConsumerExistsError):
+            await stream.create_consumer(ConsumerConfig(name="f"))
 
     story(server, tell)
 
