@@ -58,16 +58,6 @@ DEFECTS = {
         "an update from named to durable keeps inactive_threshold, one from durable to named sets none",
         [new(), made(name="c"), make("update")],
     ),
-    "before every start": Defect(
-        "embedded",
-        "an update of an interest stream drops what lies before the start of its consumers; publishing kept it",
-        [
-            new(retention="interest"),
-            make(deliver_policy="by_start_sequence", start_sequence=7),
-            *put("a"),
-            change(retention="interest", description="d"),
-        ],
-    ),
     "a look beside a look": Defect(
         "jetstream",
         "a look (wait 0) is empty while the messages of the look before are on their way",

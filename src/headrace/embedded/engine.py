@@ -171,14 +171,15 @@ class EmbeddedStreams:
         self._store.check_writable()
         config, now = completed(config, in_memory=self._in_memory), self._store.now_ns()
 
-        def change(connection: apsw.Connection) -> StreamRecord:
+        def change(connection: apsw.Connection) -> tuple[StreamRecord, RetentionPolicy]:
+            before = stream_by_name(connection, config.name).config.retention
             record = management.update(connection, config, now)
             check_consumers(connection, record)
-            return record
+            return record, before
 
-        record = await self._room.write(change)
+        record, before = await self._room.write(change)
         self._room.maintenance.plan_sweep()
-        if config.retention is not RetentionPolicy.LIMITS:
+        if config.retention is not before:
             await self._room.consumers.repair(record.id)
         return await self.stream(config.name)
 

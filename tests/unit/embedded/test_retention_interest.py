@@ -1,6 +1,6 @@
 """Stored only for who wants it, gone when all have settled it (3.5.8)."""
 
-from headrace.streams.config import ConsumerConfig, RetentionPolicy
+from headrace.streams.config import ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamConfig
 from headrace.testing.virtual import virtual_time
 from tests.unit.embedded.reading import fill, pull, reader, stream_of
 
@@ -76,3 +76,24 @@ async def test_other_filters_release_what_nobody_wants_any_more():
         await fill(streams, 1, "s.b")
         await stream.update_consumer(ConsumerConfig(durable="c", filter_subject="s.b"))
         assert await left(stream) == [1, 3], "1 is in somebody's hands, 2 is nobody's"
+
+
+@virtual_time
+async def test_what_lies_before_every_start_goes_with_the_retention_or_a_consumer():
+    kept = {"name": "S", "subjects": ["s.>"]}
+    async with stream_of(retention=INTEREST) as (streams, stream):
+        start = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "start_sequence": 4}
+        await stream.create_consumer(ConsumerConfig(durable="c", **start))
+        await stream.create_consumer(ConsumerConfig(durable="d", **start))
+        await fill(streams, 5)
+        await streams.update_stream(StreamConfig(**kept, retention=INTEREST, description="d"))
+        assert await left(stream) == [1, 2, 3, 4, 5]
+        await stream.delete_consumer("d")
+        assert await left(stream) == [4, 5]
+        await streams.update_stream(StreamConfig(**kept))
+        await stream.create_consumer(ConsumerConfig(durable="d", filter_subject="s.a"))
+        await stream.delete_consumer("d")
+        await stream.delete_consumer("c")
+        assert await left(stream) == [4, 5]
+        await streams.update_stream(StreamConfig(**kept, retention=INTEREST))
+        assert await left(stream) == []
