@@ -48,7 +48,7 @@ test-all: $(SERVERS) ## the test suite on every Python of 3.11 to 3.13 that this
 	test -n "$$ran"
 
 chaos: $(READY) $(SERVERS) ## kill -9, power cuts, failing disks; ROUNDS=N or ROUNDS=ci (200)
-	$(BIN)/pytest -q -m chaos --rounds=$(ROUNDS) $(ARGS)
+	$(BIN)/$(PYTEST) -m chaos --rounds=$(ROUNDS) $(ARGS)
 
 bench: .venv/.ready-bench ## the benchmarks, beside their peers; ARGS= goes to them
 	$(BIN)/python -m benchmarks $(ARGS)
