@@ -158,7 +158,9 @@ class Connection:
 
         ``ConfigError``: subject, reply or headers are not allowed; `PayloadTooLargeError`; as `send` further.
         """
-        self._publish(subject, data, encode_subject(reply) if reply is not None else _NOBODY, headers or b"")
+        block = headers or b""
+        target = self._checked(subject, data, block)
+        self.send(target, encode_subject(reply) if reply is not None else _NOBODY, block, data)
 
     def subscribe(self, subject: str, callback: MessageCallback, *, queue: str | None = None) -> Subscription:
         """Call ``callback(subject, reply, header, data)`` for each message, on the loop, from within the parser.
@@ -204,9 +206,11 @@ class Connection:
 
         if self.closed:
             raise ClosedError("the connection was closed before")
+        block = headers or b""
+        target = self._checked(subject, data, block)
         token, frame = self.replies.ask(answer), 0
         try:
-            frame = self._publish(subject, data, self.replies.prefix + b"%d" % token, headers or b"")
+            frame = self.send(target, self.replies.prefix + b"%d" % token, block, data)
             self._life.asking[waiter] = frame
             async with asyncio.timeout(limit):
                 reply = await waiter
@@ -220,7 +224,8 @@ class Connection:
             raise NoRespondersError(f"nobody listens on {subject!a}")
         return reply
 
-    def _publish(self, subject: str, data: bytes, reply: bytes, block: bytes) -> int:
+    def _checked(self, subject: str, data: bytes, block: bytes) -> bytes:
+        """The subject as it is sent; errors see `publish`."""
         target = encode_subject(subject)
         if not isinstance(data, bytes):
             raise ConfigError(f"data must be bytes, got {type(data).__name__}")
@@ -236,4 +241,4 @@ class Connection:
                 f"{size} bytes of headers and data are over the {self.max_payload} of the server",
                 limit=self.max_payload,
             )
-        return self.send(target, reply, block, data)
+        return target
