@@ -5,7 +5,7 @@ import itertools
 import time
 
 from tests.differential.accepted import is_avoided, normal
-from tests.differential.defects import gets_past, tolerated
+from tests.differential.defects import gets_past
 from tests.differential.past import Past
 from tests.differential.side import Side, do, moved
 
@@ -79,8 +79,7 @@ class Comparison:
         return ours
 
     def _normal(self, step, answer):
-        answer = normal(step, answer, self.past)
-        return tolerated(answer) if self.tolerant else answer
+        return normal(step, answer, self.past)
 
     def _difference(self, step, ours, theirs):
         told = "\n".join(f"    {one!r}," for one in self.taken)

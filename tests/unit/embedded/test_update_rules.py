@@ -2,8 +2,9 @@
 
 import pytest
 
-from headrace.streams.config import AckPolicy, ConsumerConfig, DeliverPolicy
+from headrace.streams.config import AckPolicy, ConsumerConfig, ConsumerLimits, DeliverPolicy, RetentionPolicy
 from headrace.streams.errors import (
+    ApiError,
     ConsumerCreateError,
     ConsumerDoesNotExistError,
     ConsumerExistsError,
@@ -52,7 +53,61 @@ async def test_fixed_fields():
         for change in ({"deliver_policy": DeliverPolicy.NEW}, {"ack_policy": AckPolicy.ALL}, {"max_waiting": 3}):
             with pytest.raises(ConsumerCreateError) as refused:
                 await stream.update_consumer(ConsumerConfig(durable="c", **change))
-            assert refused.value.err_code == 10012
+            assert (refused.value.code, refused.value.err_code) == (500, 10012)
+
+
+LAST = {"deliver_policy": DeliverPolicy.LAST_PER_SUBJECT}
+ALL = {"ack_policy": AckPolicy.ALL}
+MOST = {"max_ack_pending": 5}
+SHORT = {"max_request_expires": 1e-4}
+NONE = {"ack_policy": AckPolicy.NONE}
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "config", "err_code"),
+    [
+        ("c", "update", ALL | LAST, 10094),
+        ("c", "update", ALL | MOST | LAST, 10121),
+        ("c", "update", ALL | SHORT | MOST, 10115),
+        ("c", "update", NONE | SHORT, 10084),
+        ("c", "update", {"max_waiting": 3, "filter_subject": "s.b"}, 10100),
+        ("c", "create", MOST, 10121),
+        ("c", "create", ALL, 10148),
+        ("e", "update", LAST, 10094),
+        ("e", "update", MOST, 10121),
+        ("e", "update", ALL, 10149),
+        ("e", "create", LAST, 10094),
+        ("e", "create", NONE, 10084),
+        ("e", "create", ALL | {"filter_subject": "s.a"}, 10026),
+    ],
+)
+@virtual_time
+async def test_the_first_reason_is_that_of_a_server(name, how, config, err_code):
+    limits = {"consumer_limits": ConsumerLimits(max_ack_pending=4), "max_consumers": 2}
+    async with stream_of(retention=RetentionPolicy.WORKQUEUE, **limits) as (_, stream):
+        await stream.create_consumer(ConsumerConfig(durable="c", filter_subject="s.a"))
+        await stream.create_consumer(ConsumerConfig(durable="d", filter_subject="s.b"))
+        with pytest.raises(ApiError) as refused:
+            await getattr(stream, f"{how}_consumer")(ConsumerConfig(durable=name, **config))
+        assert refused.value.err_code == err_code
+
+
+@pytest.mark.parametrize(
+    ("config", "err_code"),
+    [
+        (ALL | {"deliver_policy": DeliverPolicy.NEW}, 10098),
+        ({"deliver_policy": DeliverPolicy.NEW}, 10101),
+        ({}, 10099),
+        ({"filter_subject": "s.*"}, 10100),
+    ],
+)
+@virtual_time
+async def test_workqueue_rules_in_their_order(config, err_code):
+    async with stream_of(retention=RetentionPolicy.WORKQUEUE) as (_, stream):
+        await stream.create_consumer(ConsumerConfig(durable="c", filter_subject="s.a"))
+        with pytest.raises(ApiError) as refused:
+            await stream.create_consumer(ConsumerConfig(durable="d", **config))
+        assert refused.value.err_code == err_code
 
 
 @virtual_time

@@ -24,6 +24,7 @@ from headrace.embedded.consumers.rows import (
     text_of,
 )
 from headrace.embedded.consumers.rules import (
+    check_config,
     check_new,
     check_supported,
     check_update,
@@ -274,6 +275,7 @@ class ConsumerRoom:
             name = config.effective_name
             row = None if name is None else consumer_by_name(connection, record.id, name)
             wanted, moved = complete(config, record.config.consumer_limits), False
+            check_config(record, wanted)
             if row is None:
                 if not create:
                     raise refused(10149, "consumer does not exist")

@@ -15,7 +15,17 @@ from headrace.streams.config import AckPolicy, ConsumerConfig, ConsumerLimits, D
 from headrace.streams.errors import ApiError, error_for
 from headrace.streams.subjects import overlaps
 
-__all__ = ["check_consumers", "check_new", "check_supported", "check_update", "complete", "going_on", "refused", "same"]
+__all__ = [
+    "check_config",
+    "check_consumers",
+    "check_new",
+    "check_supported",
+    "check_update",
+    "complete",
+    "going_on",
+    "refused",
+    "same",
+]
 
 _EPHEMERAL = timedelta(seconds=5)
 _ACK_WAIT = timedelta(seconds=30)
@@ -92,33 +102,40 @@ def same(one: ConsumerConfig, other: ConsumerConfig) -> bool:
     return one == replace(other, name=one.name) and one.durable == other.durable
 
 
+def check_config(record: StreamRecord, config: ConsumerConfig) -> None:
+    """Refuse what no consumer of the stream may be, there already or not. All checks stand in a server's order."""
+    if record.config.retention is RetentionPolicy.WORKQUEUE and config.ack_policy is AckPolicy.NONE:
+        raise refused(10084, "consumer in pull mode requires explicit ack policy on workqueue stream")
+    if (nanoseconds(config.max_request_expires) or _LEAST_EXPIRES) < _LEAST_EXPIRES:
+        raise refused(10115, "consumer max request expires needs to be >= 1ms")
+    over = _exceeded(record.config.consumer_limits, config)
+    if over is not None:
+        raise refused(*over)
+    if config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT and not config.filters:
+        raise refused(10094, "consumer delivery policy is deliver last per subject, but filter subject is not set")
+
+
 def check_new(connection: apsw.Connection, record: StreamRecord, config: ConsumerConfig) -> None:
     """Refuse what a server refuses at creation."""
-    _check_start(config)
-    _check_limits(record, config)
-    _check_retention(connection, record, config, None)
     most = record.config.max_consumers
     if most is not None and len(consumers_of(connection, record.id)) >= most:
         raise refused(10026, "maximum consumers limit reached")
+    if record.config.retention is RetentionPolicy.WORKQUEUE:
+        if config.ack_policy is not AckPolicy.EXPLICIT:
+            raise refused(10098, "workqueue stream requires explicit ack")
+        if config.deliver_policy is not DeliverPolicy.ALL:
+            raise refused(10101, "consumer must be deliver all on workqueue stream")
+    _check_unique(connection, record, config, None)
 
 
 def check_update(
     connection: apsw.Connection, record: StreamRecord, old: ConsumerConfig, new: ConsumerConfig, name: str
 ) -> None:
     """Refuse what must stay as it is."""
+    _check_unique(connection, record, new, name)
     for field in fields(ConsumerConfig):
         if field.name in _FIXED and getattr(old, field.name) != getattr(new, field.name):
-            raise refused(10012, _FIXED[field.name])
-    _check_limits(record, new)
-    _check_retention(connection, record, new, name)
-
-
-def _check_limits(record: StreamRecord, config: ConsumerConfig) -> None:
-    if (nanoseconds(config.max_request_expires) or _LEAST_EXPIRES) < _LEAST_EXPIRES:
-        raise refused(10115, "consumer max request expires needs to be >= 1ms")
-    over = _exceeded(record.config.consumer_limits, config)
-    if over is not None:
-        raise refused(*over)
+            raise error_for(500, 10012, _FIXED[field.name])
 
 
 def check_consumers(connection: apsw.Connection, record: StreamRecord) -> None:
@@ -143,22 +160,10 @@ def _exceeded(limits: ConsumerLimits | None, config: ConsumerConfig) -> tuple[in
     return None
 
 
-def _check_start(config: ConsumerConfig) -> None:
-    if config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT and not config.filters:
-        raise refused(10094, "consumer delivery policy is deliver last per subject, but filter subject is not set")
-
-
-def _check_retention(
-    connection: apsw.Connection, record: StreamRecord, config: ConsumerConfig, name: str | None
-) -> None:
+def _check_unique(connection: apsw.Connection, record: StreamRecord, config: ConsumerConfig, name: str | None) -> None:
+    """No message of a workqueue has two consumers."""
     if record.config.retention is not RetentionPolicy.WORKQUEUE:
         return
-    if config.ack_policy is AckPolicy.NONE:
-        raise refused(10084, "consumer in pull mode requires explicit ack policy on workqueue stream")
-    if config.ack_policy is not AckPolicy.EXPLICIT:
-        raise refused(10098, "workqueue stream requires explicit ack")
-    if config.deliver_policy is not DeliverPolicy.ALL:
-        raise refused(10101, "consumer must be deliver all on workqueue stream")
     for row in consumers_of(connection, record.id):
         if row.name == name:
             continue
