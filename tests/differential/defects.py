@@ -42,17 +42,6 @@ DEFECTS = {
         "an update from named to durable keeps inactive_threshold, one from durable to named sets none",
         [new(), made(name="c"), make("update")],
     ),
-    "a look beside a look": Defect(
-        "jetstream",
-        "a look (wait 0) is empty while the messages of the look before are on their way",
-        [new(), *[do.publish("S.a", b"x" * 700_000)] * 6, make(), pull(6, wait=0.0)],
-    ),
-    "parked for ever": Defect(
-        "jetstream",
-        "a look (wait 0) leaves without expires: a server at max_ack_pending parks it, and what is handed back later "
-        "goes to a session that nobody reads",
-        [new(), *put("abc"), make(max_ack_pending=2), pull(2), pull(1, wait=0.0), nak(0), pull(1)],
-    ),
 }
 
 

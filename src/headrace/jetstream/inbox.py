@@ -41,7 +41,9 @@ class PullInbox:
         self._now = connection.clock.monotonic
         self._replies = b""
         self._subscription: Subscription | None = None
+        self._former: Subscription | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._planned = 0.0
 
     def open(self) -> None:
         """Listen, on a subject that nobody had before. What was to wait for the old link may leave."""
@@ -50,17 +52,24 @@ class PullInbox:
         self._replies = inbox.encode() + b".%d"
         self._subscription = self._connection.subscribe(f"{inbox}.*", self._receive)
 
-    def ask(self, buffered: int, size: int, wait: float | None) -> bool:
+    def turn(self) -> None:
+        """Listen elsewhere: what the server has parked for the old subject it drops, what it has sent still comes."""
+        self.quiet()
+        if self._former is not None:
+            self._former.unsubscribe()
+        self._former = self._subscription
+        self.open()
+
+    def ask(self, buffered: int, size: int, wait: float | None) -> None:
         """Send the pull that is due now, if one is; see `PullState.refill`."""
         if self._subscription is None:
-            return False
+            return
         state = self._state
         ask = state.refill(self._now(), buffered, size, wait=wait)
         if ask is None:
-            return False
+            return
         self._connection.send(self._requests, self._replies % state.number, b"", _encode(ask))
         self._arm()
-        return True
 
     def quiet(self) -> None:
         """Tell the server that nothing more is wanted; what is on its way still comes."""
@@ -72,20 +81,24 @@ class PullInbox:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        if self._subscription is not None:
-            self._subscription.unsubscribe()
-            self._subscription = None
+        for each in (self._former, self._subscription):
+            if each is not None:
+                each.unsubscribe()
+        self._former = self._subscription = None
         self._state.write_off()
 
     def _arm(self) -> None:
-        """Watch, while something is open."""
+        """Watch, while something is open; sooner than was planned if the last pull is due sooner."""
         due = self._state.due()
-        if self._watch is None and due is not None:
-            wait = max(0.0, due - self._now())
-            self._watch = self._connection.loop.call_later(wait, self._look, due)
+        if due is None or (self._watch is not None and self._planned <= due):
+            return
+        if self._watch is not None:
+            self._watch.cancel()
+        self._planned = due
+        self._watch = self._connection.loop.call_later(max(0.0, due - self._now()), self._look)
 
-    def _look(self, planned: float) -> None:
+    def _look(self) -> None:
         self._watch = None
-        if self._state.missing(self._now(), planned):
+        if self._state.missing(self._now(), self._planned):
             self._missing()
         self._arm()

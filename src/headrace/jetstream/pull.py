@@ -98,6 +98,7 @@ class PullState:
         self._gone = 0
         self._whole = 0
         self._asked = False
+        self._looked = False
         self._beat: float | None = None
         self._silence: float | None = None
         self._failures = 0
@@ -181,6 +182,11 @@ class PullState:
         return True
 
     @property
+    def looking(self) -> bool:
+        """Whether the last pull was a look, and has not ended."""
+        return self._looked and self.open > 0
+
+    @property
     def promised(self) -> bool:
         """Whether the last pull has a heartbeat: without one a silent server is no error, only asked again."""
         return self._beat is not None
@@ -234,6 +240,7 @@ class PullState:
         self.open_bytes += room or 0
         self._granted += batch
         self._asked = True
+        self._looked = not expires
         self._watch(expires)
         if room is not None and room == options.max_bytes:
             self._whole = self.number

@@ -38,8 +38,6 @@ __all__ = ["ServerSession"]
 _log = logging.getLogger("headrace.jetstream")
 _ACK = b"$JS.ACK."
 _DOTS, _MORE_DOTS = 8, 10
-_LOOK = 2.0
-"""A pull of 0 s waits so long for the server to say what is there."""
 _PIN = "Nats-Pin-Id"
 
 
@@ -189,6 +187,7 @@ class ServerSession:
         """The link is gone, and every pull with it."""
         self._inbox.close()
         self._leases.lost()
+        self._bell.ring()
 
     def restored(self) -> None:
         """There is a link again: a new inbox, and who waits pulls again. An ordered reader may have missed some."""
@@ -292,14 +291,20 @@ class ServerSession:
         if self._connection.connected:
             self._inbox.open()
 
-    def _refill(self, wait: float | None) -> bool:
-        """Ask for more if it is time to; whether it did."""
-        return not self._stopped and self._inbox.ask(len(self._messages), self._buffer.size, wait)
+    def _refill(self, wait: float | None) -> None:
+        """Ask for more if it is time to."""
+        if not self._stopped:
+            self._inbox.ask(len(self._messages), self._buffer.size, wait)
 
     def _missing(self) -> None:
-        """The server is silent. Without a promised heartbeat that is no error: who waits asks again."""
+        """The server is silent. Without a promised heartbeat that is no error: who waits asks again.
+
+        It may have parked a look for ever: one that nobody waits for any more must not take what comes later.
+        """
         if self._state.promised:
             self._fail(NoHeartbeatError(f"nothing heard of {self._label}, not even a heartbeat"))
+        elif not self._stopped:
+            self._inbox.turn()
         self._bell.ring()
 
     async def _inquire(self) -> None:
@@ -319,11 +324,12 @@ class ServerSession:
         """Ask, wait, take. Without messages it ends with the time, with the one pull of a fetch, or once stopped."""
         state = self._state
         deadline = self._now() + wait
-        looked = False  # a pull of 0 s asks once what is there
+        looked = False  # a pull of 0 s asks once what is there, unless it has just been asked
         while True:
             state.aim(limit)
             left = max(0.0, deadline - self._now())
-            asked = not looked and self._refill(left if wait > 0 else 0.0)
+            if not looked:
+                self._refill(left if wait > 0 else 0.0)
             if self._messages:
                 found = self._buffer.take(limit, max_bytes)
                 if found:
@@ -332,18 +338,18 @@ class ServerSession:
             if state.doubtful and not self._stopped:
                 await self._inquire()
             self._raise_error()
-            if asked and wait <= 0:
-                looked, deadline = True, self._now() + _LOOK
+            if wait <= 0 and state.looking and not looked:
+                looked = True
             elif self._is_over(left, looked=looked):
                 return []
-            await self._sleep(None if self._stopped or state.options.once else deadline - self._now())
+            await self._sleep(None if looked or self._stopped or state.options.once else deadline - self._now())
 
     def _is_over(self, left: float, *, looked: bool) -> bool:
         """Whether nothing more comes for a pull. Stopping, what is on its way still does."""
         if self._stopped:
             return self._silent.is_set()
         state = self._state
-        return state.over or not (left or state.options.once) or (looked and not state.open)
+        return state.over or not (state.looking if looked else left or state.options.once)
 
     def _raise_error(self) -> None:
         error, self._error = self._ended or self._error, None

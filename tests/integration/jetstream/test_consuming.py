@@ -675,3 +675,39 @@ def test_a_look_takes_what_is_there(plain):
             await session.aclose()
 
     run(story())
+
+
+def test_a_look_waits_for_what_a_look_before_it_has_asked_for(plain):
+    """Large messages come one by one: the first is handed out while the others are on their way."""
+
+    async def story():
+        async with stream_of(plain.url) as (js, stream):
+            for _ in range(6):
+                await js.publish(f"{stream.name}.x", bytes(700_000))
+            session = (await durable(stream)).session(SessionOptions())
+            got = []
+            while found := await session.pull(6 - len(got) or 1, 0):
+                got += found
+            assert len(got) == 6
+            await session.aclose()
+
+    run(story())
+
+
+def test_a_look_that_the_server_parks_is_given_up(plain):
+    """At `max_ack_pending` there is no answer; what is handed back later is another's."""
+
+    async def story():
+        async with stream_of(plain.url, 3) as (_, stream):
+            consumer = await durable(stream, max_ack_pending=2)
+            session, other = consumer.session(SessionOptions()), consumer.session(SessionOptions())
+            got = await session.pull(2, PATIENCE)
+            assert await session.pull(1, 0) == []
+            session.settle(got[0], RELEASE)
+            assert bodies(await other.pull(1, PATIENCE)) == [0]
+            session.settle(got[1], RELEASE)
+            assert bodies(await session.pull(1, PATIENCE)) == [1], "and it still reads"
+            await session.aclose()
+            await other.aclose()
+
+    run(story())

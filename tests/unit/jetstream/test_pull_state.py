@@ -235,6 +235,23 @@ def test_without_prefetch_it_asks_for_what_is_there_while_its_caller_waits():
     assert state.refill(2.0, 0, wait=0.0) is None
 
 
+def test_a_look_is_one_until_it_has_ended():
+    state = PullState(SessionOptions())
+    state.aim(2)
+    state.refill(0.0, 0, wait=2.0)
+    assert not state.looking, "it waits"
+    state.status(1, 408, "Request Timeout", pending(2), now=2.0)
+    state.refill(2.0, 0, wait=0.0)
+    state.came(0)
+    assert state.looking
+    state.status(2, 408, "Request Completed", pending(1), now=2.0)
+    assert not state.looking
+    state.refill(2.0, 0, wait=0.0)
+    assert state.missing(10.0, 10.0)
+    assert not state.promised
+    assert not state.looking
+
+
 def test_priorities_are_sent_along():
     options = SessionOptions(max_messages=5, prefetch=4, group="g", min_pending=1, min_ack_pending=2, priority=0)
     state = PullState(options)
