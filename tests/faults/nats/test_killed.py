@@ -67,10 +67,10 @@ async def kill_rounds(kind, rounds):
                 await parked(js, kind)
                 publishers = [asyncio.create_task(publish_on(js, acknowledged, numbers)) for _ in range(8)]
                 for _ in range(rounds):
-                    before = len(acknowledged)
                     await asyncio.sleep(chance.random() * 0.1)
                     server.kill()
                     server.start()
+                    before = len(acknowledged)
                     async with asyncio.timeout(60):
                         while len(acknowledged) < before + 20:
                             await asyncio.sleep(0.002)
