@@ -10,11 +10,11 @@ from headrace.core.errors import ConfigError
 from headrace.jetstream.api import Api
 from headrace.jetstream.consumers import Consumers
 from headrace.jetstream.infos import stream_info
-from headrace.jetstream.reading import Reading
+from headrace.jetstream.reading import Reading, not_found
 from headrace.jetstream.values import flag, optional, required, section, whole
 from headrace.streams.config import ConsumerConfig, GetBatch, OrderedConsumerConfig, PurgeOptions
 from headrace.streams.consumer import Consumer
-from headrace.streams.errors import MessageDeleteError, MessageNotFoundError, PurgeError
+from headrace.streams.errors import MessageDeleteError, PurgeError
 from headrace.streams.info import ConsumerInfo, StreamInfo
 from headrace.streams.msg import RawStreamMsg
 from headrace.streams.subjects import validate_filter
@@ -173,7 +173,7 @@ class ServerStream:
             # A server finds nothing "as of" a sequence that the stream has not reached.
             upto = min(upto, (await self.info()).state.last_sequence)
             if not upto:
-                raise MessageNotFoundError(f"stream {self._name!r} has no message yet", code=404)
+                raise not_found()
         async for message in self._reading.last_for(subjects, upto, batch):
             yield message
 

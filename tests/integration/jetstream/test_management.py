@@ -690,8 +690,9 @@ def test_get_last_for(server):
         subject = stream.name.lower()
         with pytest.raises(MessageNotFoundError):
             await collected(stream.get_last_for([f"{subject}.*"]))
-        with pytest.raises(MessageNotFoundError):
+        with pytest.raises(MessageNotFoundError) as missing:
             await collected(stream.get_last_for([f"{subject}.*"], up_to_sequence=5))
+        assert (missing.value.code, missing.value.err_code) == (404, 10037)
         await fill(js, stream, 10, subjects=4)
         for subjects, options, found in (
             ([f"{subject}.*"], {}, [7, 8, 9, 10]),
