@@ -5,7 +5,7 @@ An entry goes with its defect: `test_defects.py` fails as soon as one of these p
 
 from typing import NamedTuple
 
-from tests.differential.cases.words import change, made, make, nak, new, pull, put
+from tests.differential.cases.words import change, made, make, new
 from tests.differential.side import do
 
 
@@ -18,9 +18,6 @@ class Defect(NamedTuple):
 TWO = {"max_bytes", "max_messages"}
 PAIR = (("S.a", b"x" * 130, None), ("S.c", b"x" * 20, None))
 DEFECTS = {
-    "window shown": Defect(
-        "embedded", "a default duplicate_window is not shown in the config", [do.create("S", subjects=["S.>"])]
-    ),
     "ack none config": Defect(
         "embedded",
         "ack_wait, max_ack_pending and backoff given with ack policy none are not shown",

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 
 from headrace import embedded
 from headrace.streams.config import PurgeOptions, StreamConfig, StreamMessage
@@ -21,6 +22,17 @@ async def test_within_and_after_the_window():
         await asyncio.sleep(0.2)
         later = await streams.publish("s.a", msg_id="x")
         assert (later.duplicate, later.sequence) == (False, 2)
+
+
+@virtual_time
+async def test_the_default_is_shown():
+    async with embedded.open(":memory:") as streams:
+        for age, window in ((None, 120), (60, 60), (600, 120)):
+            given = StreamConfig(name="S", subjects=["s.>"], max_age=age)
+            stream = await streams.create_or_update_stream(given)
+            assert stream.cached_info.config.duplicate_window == timedelta(seconds=window)
+            await streams.create_stream(given)
+            await streams.create_stream(stream.cached_info.config)
 
 
 @virtual_time

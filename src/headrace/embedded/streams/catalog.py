@@ -33,6 +33,7 @@ __all__ = [
     "text_of",
     "visible",
     "window_ns",
+    "window_of",
 ]
 
 DEFAULT_WINDOW = timedelta(minutes=2)
@@ -104,13 +105,18 @@ def overheads(config: StreamConfig) -> tuple[int, int]:
     return (30, 16) if config.storage is StorageType.FILE else (16, 12)
 
 
+def window_of(config: StreamConfig) -> timedelta:
+    """How long message ids are remembered: as given, else two minutes, and no longer than the messages."""
+    given: Any = config.duplicate_window
+    age: Any = config.max_age
+    default = DEFAULT_WINDOW if age is None else min(age, DEFAULT_WINDOW)
+    window: timedelta = default if given is None else given
+    return window
+
+
 def window_ns(config: StreamConfig) -> int:
-    """How long message ids are remembered."""
-    window: Any = config.duplicate_window
-    if window is None:
-        age: Any = config.max_age
-        window = DEFAULT_WINDOW if age is None else min(age, DEFAULT_WINDOW)
-    return int(window / timedelta(microseconds=1)) * 1000
+    """The same in nanoseconds."""
+    return window_of(config) // timedelta(microseconds=1) * 1000
 
 
 _names: WeakKeyDictionary[apsw.Connection, dict[int, str]] = WeakKeyDictionary()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.core.errors import UnsupportedError
+from headrace.embedded.streams.catalog import window_of
 from headrace.streams.config import Compression, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from headrace.streams.errors import error_for
 from headrace.streams.subjects import overlaps
@@ -45,7 +46,7 @@ def completed(config: StreamConfig, *, in_memory: bool) -> StreamConfig:
             raise error_for(500, 10052, f"{name} needs to be >= 100ms")
     if config.allow_rollup and config.deny_purge:
         raise error_for(500, 10052, "roll-ups require the purge permission")
-    config = replace(config, subjects=config.subjects or (config.name,))
+    config = replace(config, subjects=config.subjects or (config.name,), duplicate_window=window_of(config))
     _check_reserved(config.subjects)
     _check_sizes(config)
     return config
