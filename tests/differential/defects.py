@@ -18,11 +18,6 @@ class Defect(NamedTuple):
 TWO = {"max_bytes", "max_messages"}
 PAIR = (("S.a", b"x" * 130, None), ("S.c", b"x" * 20, None))
 DEFECTS = {
-    "ack none config": Defect(
-        "embedded",
-        "ack_wait, max_ack_pending and backoff given with ack policy none are not shown",
-        [new(), make(ack_policy="none", max_ack_pending=5)],
-    ),
     "limits per commit": Defect(
         "embedded",
         "two limits on a batch: what one by one would have pushed out stays",

@@ -32,7 +32,7 @@ async def test_the_limit_is_the_default():
         assert await made(stream, durable="c", max_ack_pending=5, inactive_threshold=30) == (5, 30)
         # no limit exceeds none, as on a server
         assert await made(stream, durable="d", max_ack_pending=None) == (None, 60)
-        assert await made(stream, durable="e", ack_policy=AckPolicy.NONE) == (None, 60)
+        assert await made(stream, durable="e", ack_policy=AckPolicy.NONE) == (10, 60)
         explicit = ConsumerConfig(durable="a", max_ack_pending=10, inactive_threshold=60)
         await stream.create_consumer(explicit)
         await stream.create_consumer(ConsumerConfig(durable="a"))

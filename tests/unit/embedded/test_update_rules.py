@@ -1,5 +1,7 @@
 """What an update may change, and the codes of what it may not (3.6.13)."""
 
+from datetime import timedelta
+
 import pytest
 
 from headrace.streams.config import AckPolicy, ConsumerConfig, ConsumerLimits, DeliverPolicy, RetentionPolicy
@@ -44,6 +46,23 @@ async def test_defaults_are_shown():
         assert (config.ack_wait.total_seconds(), config.max_waiting, config.max_ack_pending) == (30, 512, 1000)
         assert config.inactive_threshold.total_seconds() == 5
         assert config.name
+
+
+@virtual_time
+async def test_what_is_given_with_ack_policy_none_is_shown():
+    async with stream_of(3, consumer_limits=ConsumerLimits(max_ack_pending=7)) as (_, stream):
+        for given, wait, most in (
+            ({}, None, 7),
+            ({"max_ack_pending": None}, None, None),
+            ({"max_ack_pending": 2, "ack_wait": 3}, 3, 2),
+            ({"backoff": [1, 2], "max_deliver": 3}, 1, 7),
+        ):
+            consumer, _ = await reader(stream, ack_policy=AckPolicy.NONE, **given)
+            config = consumer.cached_info.config
+            assert config.ack_wait == (wait and timedelta(seconds=wait))
+            assert config.max_ack_pending == most
+        _, session = await reader(stream, ack_policy=AckPolicy.NONE, max_ack_pending=1)
+        assert seqs(await pull(session)) == [1, 2, 3], "nothing is ever pending"
 
 
 @virtual_time

@@ -68,19 +68,19 @@ def complete(config: ConsumerConfig, limits: ConsumerLimits | None) -> ConsumerC
     """With its defaults written in, as a server shows it. What the stream limits has its limit as default."""
     limits = limits or _NO_LIMITS
     none = config.ack_policy is AckPolicy.NONE
-    wait = config.waits[0] if config.backoff else (config.ack_wait or _ACK_WAIT)
+    wait = config.waits[0] if config.backoff else (config.ack_wait or (None if none else _ACK_WAIT))
     threshold = config.inactive_threshold
     if threshold is None:
         threshold = limits.inactive_threshold or (_EPHEMERAL if config.durable is None else None)
     most = config.max_ack_pending
-    if most == _DEFAULT_ACK_PENDING and limits.max_ack_pending is not None:
+    if most == _DEFAULT_ACK_PENDING and (none or limits.max_ack_pending is not None):
         most = limits.max_ack_pending
     filters = config.filters
     return replace(
         config,
         name=config.effective_name or secrets.token_hex(6),
-        ack_wait=None if none else wait,
-        max_ack_pending=None if none else most,
+        ack_wait=wait,
+        max_ack_pending=most,
         max_waiting=config.max_waiting or _MAX_WAITING,
         inactive_threshold=threshold,
         filter_subject=filters[0] if len(filters) == 1 else None,
