@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from headrace.jetstream.options import JetStreamOptions
 from headrace.jetstream.values import encoded, optional, record, required, section, text, whole
 from headrace.nats.block import status_of
 from headrace.nats.connection import Connection
+from headrace.nats.errors import PermissionsError, error_for_waiter
 from headrace.nats.messages import Reply
 from headrace.nats.subjects import encode_filter
 from headrace.streams.errors import JetStreamNotEnabledError, StreamError, error_for
@@ -36,8 +38,8 @@ class Api:
         self.options = options
         self.prefix = options.prefix
         self.timeout = seconds_of(options.timeout, "timeout")
-        self.waiting: dict[asyncio.Future[Any], int] = {}
-        """Whoever waits for an answer, and the number of its frame: fails when the connection goes behind it."""
+        self.waiting: dict[asyncio.Future[Any], tuple[int, bytes]] = {}
+        """Whoever waits for an answer, number and subject of its frame: fails when the connection goes behind it."""
         self._closed = False
         connection.add_listener(self)
 
@@ -90,7 +92,8 @@ class Api:
         trace = self.options.trace
         if trace is not None and trace.request_sent is not None:
             _tell(trace.request_sent, f"{self.prefix}.{subject}", body)
-        frame = self.waiting[future] = self.connection.send(wire, inbox, b"", body)
+        frame = self.connection.send(wire, inbox, b"", body)
+        self.waiting[future] = frame, wire
         try:
             yield
         finally:
@@ -149,9 +152,13 @@ class Api:
         """The connection is closed for good."""
         self._fail(lambda: ClosedError("the connection was closed before the answer came"))
 
-    def _fail(self, error: Callable[[], BaseException], *, upto: int | None = None) -> None:
-        for future, frame in self.waiting.items():
-            if not future.done() and (upto is None or frame <= upto):
+    def forbidden(self, error: PermissionsError) -> None:
+        """The server does not take requests on this subject."""
+        self._fail(lambda: error_for_waiter(error), upto=self.connection.flushed, only=error.subject)
+
+    def _fail(self, error: Callable[[], BaseException], *, upto: int = sys.maxsize, only: bytes | None = None) -> None:
+        for future, (frame, subject) in self.waiting.items():
+            if not future.done() and frame <= upto and only in {None, subject}:
                 future.set_exception(error())
 
 

@@ -15,6 +15,7 @@ from headrace.core.errors import (
     BrokerTimeoutError,
     ConfigError,
     ConnectionLostError,
+    Fault,
     PublishError,
     UnsupportedError,
 )
@@ -22,7 +23,7 @@ from headrace.core.message import new_id
 from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
 from headrace.jetstream.frames import Part
 from headrace.jetstream.futures import Desk
-from headrace.nats.errors import NoRespondersError
+from headrace.nats.errors import NoRespondersError, PermissionsError
 from headrace.nats.messages import Reply
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import AtomicBatchError
@@ -113,6 +114,8 @@ class _Batch:
                 return await desk.connection.request(
                     message.subject, message.data, timeout=desk.timeout, headers=self._block(place)
                 )
+            except PermissionsError as error:
+                raise not_sent(message.msg_id, error, Fault.REJECTED) from error
             except NoRespondersError:
                 if attempt < _DEFAULT.retry_attempts:
                     await asyncio.sleep(wait)

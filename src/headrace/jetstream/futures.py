@@ -18,6 +18,7 @@ from headrace.core.headers import NO_HEADERS, HeadersLike
 from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
 from headrace.jetstream.window import Window
 from headrace.nats.connection import Connection
+from headrace.nats.errors import PermissionsError
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError
 from headrace.streams.info import PubAck
@@ -97,6 +98,10 @@ class Flight(msgspec.Struct, eq=False):
 
     def interrupt(self, token: int, cause: BaseException | None) -> None:
         """There will be no answer."""
+        raise NotImplementedError
+
+    def forbidden(self, token: int, flushed: int, cause: PermissionsError) -> None:
+        """The server did not take frames up to `flushed` on ``cause.subject``."""
         raise NotImplementedError
 
 
@@ -207,6 +212,12 @@ class Pending(Flight, eq=False, gc=False):
         """Fail."""
         self.desk.connection.replies.forget(token)
         self._finish(interrupted(self.msg_id, cause))
+
+    def forbidden(self, token: int, flushed: int, cause: PermissionsError) -> None:
+        """Fail, if it was sent there."""
+        if self.wire == cause.subject and RESTING < self.frame <= flushed:
+            self.desk.connection.replies.forget(token)
+            self._finish(not_sent(self.msg_id, cause, Fault.UNKNOWN if self.repeated else Fault.REJECTED))
 
     def _relaunch(self, token: int) -> None:
         try:

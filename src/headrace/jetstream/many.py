@@ -12,6 +12,7 @@ from headrace.core.errors import BrokerError, ClosedError, Fault, PublishError
 from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
 from headrace.jetstream.frames import Part
 from headrace.jetstream.futures import AGAIN, Desk, Flight
+from headrace.nats.errors import PermissionsError
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError
 from headrace.streams.info import PubAck
@@ -185,3 +186,12 @@ class _Slice(Flight, eq=False):
         self.desk.connection.replies.forget(token)
         place = self.places[token - self.first]
         self.many.settle(place, interrupted(self.many.messages[place].msg_id, cause))
+
+    def forbidden(self, token: int, flushed: int, cause: PermissionsError) -> None:
+        """Fail, if it was sent there."""
+        index = token - self.first
+        place = self.places[index]
+        if self.many.parts[place][0] == cause.subject and 0 < self.frames[index] <= flushed:
+            self.desk.connection.replies.forget(token)
+            fault = Fault.UNKNOWN if place in self.many.repeated else Fault.REJECTED
+            self.many.settle(place, not_sent(self.many.messages[place].msg_id, cause, fault))

@@ -30,6 +30,7 @@ from headrace.jetstream.frames import Frames
 from headrace.jetstream.futures import Flight, Pending
 from headrace.jetstream.many import Many
 from headrace.jetstream.window import Window
+from headrace.nats.errors import PermissionsError
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import TooManyPendingError
 from headrace.streams.info import PubAck
@@ -212,6 +213,12 @@ class Publisher:
     def closed(self, error: BaseException | None) -> None:
         """No answer will come any more."""
         self._end(error or ConnectionLostError("the connection was closed"))
+
+    def forbidden(self, error: PermissionsError) -> None:
+        """Fail what was sent on the subject: there will be no answer."""
+        flushed = self.connection.flushed
+        for token, flight in self._flights():
+            flight.forbidden(token, flushed, error)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

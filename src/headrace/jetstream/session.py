@@ -21,6 +21,7 @@ from headrace.jetstream.leases import Leases
 from headrace.jetstream.order import Order
 from headrace.jetstream.pull import PullState
 from headrace.nats.block import fields_of, lines_of, status_of
+from headrace.nats.errors import PermissionsError
 from headrace.streams.errors import (
     ConsumerDeletedError,
     ConsumerNotFoundError,
@@ -205,6 +206,9 @@ class ServerSession:
         failure.__cause__ = error
         self._leases.forget()
         self._fail(failure)
+
+    def forbidden(self, error: PermissionsError) -> None:
+        """Whoever asks hears of it from those who send."""
 
     # --- receiving
 

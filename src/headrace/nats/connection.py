@@ -194,8 +194,8 @@ class Connection:
     ) -> Reply:
         """Send a message and wait for its answer.
 
-        `NoRespondersError`: nobody listens. ``BrokerTimeoutError``. ``ConnectionLostError``: the link went after the
-        request was written; it may have been worked on.
+        `NoRespondersError`: nobody listens. `PermissionsError`: the server forbids it. ``BrokerTimeoutError``.
+        ``ConnectionLostError``: the link went after the request was written; it may have been worked on.
         """
         limit = seconds_of(timeout, "timeout")
         waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -211,7 +211,7 @@ class Connection:
         try:
             target = self._checked(subject, data, block)
             frame = self.send(target, self.replies.prefix + b"%d" % token, block, data)
-            self._life.asking[waiter] = frame
+            self._life.asking[waiter] = frame, target
             async with asyncio.timeout(limit):
                 reply = await waiter
         except TimeoutError:

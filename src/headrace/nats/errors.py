@@ -16,6 +16,8 @@ BrokerError
 
 from __future__ import annotations
 
+import re
+
 from headrace.core.errors import BrokerError, ClosedError, ConnectionLostError, Fault, PublishError
 
 __all__ = [
@@ -31,6 +33,10 @@ __all__ = [
     "error_for_waiter",
     "server_error",
 ]
+
+
+_PUBLISH = re.compile('permissions violation for publish to "(.*)"', re.IGNORECASE)
+_QUOTED = re.compile(r'\\(["\\])')
 
 
 class NoServersError(ConnectionLostError):
@@ -64,6 +70,12 @@ class AuthenticationError(ServerError):
 class PermissionsError(ServerError):
     """The server does not allow this subject."""
 
+    @property
+    def subject(self) -> bytes | None:
+        """What may not be published to, where it is about that."""
+        found = _PUBLISH.fullmatch(str(self))
+        return None if found is None else _QUOTED.sub(r"\1", found[1]).encode("utf-8", "surrogateescape")
+
 
 class SlowConsumerError(BrokerError):
     """Messages came faster than they were taken and were dropped."""
@@ -85,8 +97,9 @@ def server_error(text: str) -> ServerError:
     return ServerError(text)
 
 
-def error_for_waiter(cause: BaseException) -> ConnectionLostError | ClosedError:
-    """What one of those who wait for an answer gets when the link is gone: an error of its own, `cause` chained."""
-    error = ClosedError(str(cause)) if isinstance(cause, ClosedError) else ConnectionLostError(str(cause))
+def error_for_waiter(cause: BaseException) -> BrokerError | ClosedError:
+    """What one of those gets who wait for an answer that will not come: an error of its own, `cause` chained."""
+    kind = next((kind for kind in (ClosedError, PermissionsError) if isinstance(cause, kind)), ConnectionLostError)
+    error = kind(str(cause))
     error.__cause__ = cause
     return error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -18,7 +19,7 @@ from weakref import WeakSet
 from headrace.core.errors import BrokerError, ClosedError, ConnectionLostError, HeadraceError, UsageError
 from headrace.nats.auth import check_credentials
 from headrace.nats.dialler import Dialler
-from headrace.nats.errors import AuthenticationError, NoServersError, error_for_waiter
+from headrace.nats.errors import AuthenticationError, NoServersError, PermissionsError, error_for_waiter
 from headrace.nats.info import ConnectionStats, ServerInfo
 from headrace.nats.listener import Hooks
 from headrace.nats.messages import Messages
@@ -50,8 +51,8 @@ class Life:
         self.pings = Pings(
             self.outgoing, self._fail, interval=options.seconds("ping_interval"), most=options.max_pings_out
         )
-        self.asking: dict[asyncio.Future[Any], int] = {}
-        """Requests: who waits, and the frame that asks."""
+        self.asking: dict[asyncio.Future[Any], tuple[int, bytes]] = {}
+        """Requests: who waits, the frame that asks, and its subject."""
         self.readers: WeakSet[Messages] = WeakSet()
         self._options = options
         self._stats = stats
@@ -151,6 +152,9 @@ class Life:
 
     def report(self, error: BaseException) -> None:
         """Something failed, the link lives."""
+        if isinstance(error, PermissionsError) and error.subject is not None:
+            self._fail_asking(error, upto=self.outgoing.flushed, only=error.subject)
+            self.hooks.forbidden(error)
         self.hooks.report(error)
 
     def lost(self, link: Link, error: BaseException) -> None:
@@ -217,8 +221,11 @@ class Life:
             self._move.cancel()
             self._move = None
         self.pings.stop(error)
-        for waiter, frame in tuple(self.asking.items()):
-            if (closed or frame <= self.outgoing.flushed) and not waiter.done():
+        self._fail_asking(error, upto=sys.maxsize if closed else self.outgoing.flushed)
+
+    def _fail_asking(self, error: BaseException, *, upto: int, only: bytes | None = None) -> None:
+        for waiter, (frame, subject) in tuple(self.asking.items()):
+            if frame <= upto and only in {None, subject} and not waiter.done():
                 waiter.set_exception(error_for_waiter(error))
                 waiter.exception()  # its request may have been cancelled in this very turn
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from headrace.nats.errors import PermissionsError
 from headrace.nats.info import ConnectionStats
 from headrace.nats.options import ConnectionOptions
 
@@ -27,6 +28,10 @@ class Listener(Protocol):
 
     def closed(self, error: BaseException | None) -> None:
         """It is over for good; `error` if not by `aclose`."""
+        ...
+
+    def forbidden(self, error: PermissionsError) -> None:
+        """What was published to ``error.subject`` was not taken, and will not be answered. The link lives."""
         ...
 
 
@@ -69,6 +74,11 @@ class Hooks:
         for listener in tuple(self.listeners):
             self.call(listener.closed, error)
         self.call(self._options.on_closed, error)
+
+    def forbidden(self, error: PermissionsError) -> None:
+        """A subject is not allowed."""
+        for listener in tuple(self.listeners):
+            self.call(listener.forbidden, error)
 
     def lame_duck(self) -> None:
         """The server is about to go."""

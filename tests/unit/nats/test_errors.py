@@ -3,6 +3,8 @@
 import inspect
 import re
 
+import pytest
+
 from headrace.core import errors as core
 from headrace.core.errors import ClosedError, ConnectionLostError, Fault
 from headrace.nats import errors
@@ -46,6 +48,22 @@ def test_each_waiter_gets_an_error_of_its_own():
     assert error.__cause__ is cause
     assert error_for_waiter(cause) is not error
     assert type(error_for_waiter(ClosedError())) is ClosedError
+    assert type(error_for_waiter(PermissionsError("no"))) is PermissionsError
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ('Permissions Violation for Publish to "a.b"', b"a.b"),
+        ('Permissions Violation for Publish to "ä"', "ä".encode()),
+        (r'Permissions Violation for Publish to "a\"b\\c"', rb'a"b\c'),
+        ('Permissions Violation for Publish with Reply of "a"', None),
+        ('Permissions Violation for Subscription to "a"', None),
+        ("Permissions Violation for Publish to a", None),
+    ],
+)
+def test_a_refused_publish_names_its_subject(text, subject):
+    assert PermissionsError(text).subject == subject
 
 
 def test_a_payload_that_is_too_large_is_rejected_for_good():
