@@ -125,14 +125,14 @@ def check_new(connection: apsw.Connection, record: StreamRecord, config: Consume
             raise refused(10098, "workqueue stream requires explicit ack")
         if config.deliver_policy is not DeliverPolicy.ALL:
             raise refused(10101, "consumer must be deliver all on workqueue stream")
-    _check_unique(connection, record, config, None)
+    _check_retention(connection, record, config, None)
 
 
 def check_update(
     connection: apsw.Connection, record: StreamRecord, old: ConsumerConfig, new: ConsumerConfig, name: str
 ) -> None:
     """Refuse what must stay as it is."""
-    _check_unique(connection, record, new, name)
+    _check_retention(connection, record, new, name)
     for field in fields(ConsumerConfig):
         if field.name in _FIXED and getattr(old, field.name) != getattr(new, field.name):
             raise error_for(500, 10012, _FIXED[field.name])
@@ -160,7 +160,9 @@ def _exceeded(limits: ConsumerLimits | None, config: ConsumerConfig) -> tuple[in
     return None
 
 
-def _check_unique(connection: apsw.Connection, record: StreamRecord, config: ConsumerConfig, name: str | None) -> None:
+def _check_retention(
+    connection: apsw.Connection, record: StreamRecord, config: ConsumerConfig, name: str | None
+) -> None:
     """No message of a workqueue has two consumers."""
     if record.config.retention is not RetentionPolicy.WORKQUEUE:
         return
