@@ -214,3 +214,16 @@ def another_choice(past, step):
     known = past.consumer(step.arguments[0], step.options.get("durable"))
     chosen = known is not None and known.config["deliver_policy"] == "last_per_subject"
     return chosen and _changes_filter(past, step)
+
+
+@avoided("an update from named to durable", "consumer")
+def from_named_to_durable(past, step):
+    known = past.consumer(step.arguments[0], step.options.get("durable") or step.options.get("name"))
+    given = "inactive_threshold" in step.options
+    return known is not None and not given and known.config.get("durable") != step.options.get("durable")
+
+
+@avoided("of two limits, what the first pushes out", "publish_many", "publish_async")
+def together_under_two_limits(past, step):
+    total = {"max_bytes", "max_messages"}
+    return any("max_messages_per_subject" in one.config and total & one.config.keys() for one in past.streams.values())

@@ -5,7 +5,6 @@ import itertools
 import time
 
 from tests.differential.accepted import is_avoided, normal
-from tests.differential.defects import gets_past
 from tests.differential.past import Past
 from tests.differential.side import Side, do, moved
 
@@ -21,12 +20,11 @@ class DifferenceError(AssertionError):
 class Comparison:
     """One program on two sides, in lock step."""
 
-    def __init__(self, ours, theirs, *, patience=PATIENCE, tolerant=True, looks=True):
-        """`tolerant`: of the open defects. `looks`: at every info after every step."""
+    def __init__(self, ours, theirs, *, patience=PATIENCE, looks=True):
+        """`looks`: at every info after every step."""
         self.ours, self.theirs = Side(ours), Side(theirs)
         self.past = Past()
         self.patience = patience
-        self.tolerant = tolerant
         self.looks = looks
         self.taken = []
 
@@ -42,7 +40,7 @@ class Comparison:
 
     async def step(self, step):
         step = await self.past.resolved(step, self.ours)
-        if is_avoided(step, self.past) or (self.tolerant and gets_past(step, self.past)):
+        if is_avoided(step, self.past):
             return
         self.taken.append(step)
         answer = await (self._seen(step) if step.name in READS else self._both(step))

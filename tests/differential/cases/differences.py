@@ -1,7 +1,7 @@
 """For every accepted difference the program that shows it: what the page says is still so."""
 
 from tests.differential import accepted
-from tests.differential.cases.words import ack, change, drop, make, nak, new, pull, purge, put, remove
+from tests.differential.cases.words import ack, change, drop, made, make, nak, new, pull, purge, put, remove
 from tests.differential.side import do
 
 # fmt: off
@@ -36,4 +36,8 @@ DIFFERENCES = {
     accepted.another_choice: [new(), *put("b"), make(deliver_policy="last_per_subject", filter_subject="S.a"),
         make("update", deliver_policy="last_per_subject", filter_subjects=["S.a", "S.b"])],
     accepted.without_direct_get: [new(), *put("a"), do.last_for("S", "S.a")],
+    accepted.from_named_to_durable: [new(), made(name="c"), make("update")],
+    accepted.together_under_two_limits: [new(), do.publish("S.a.x", b""), do.publish("S.c", b"x" * 130),
+        change(max_bytes=300, max_messages_per_subject=1),
+        do.publish_async(("S.a", b"x" * 130, None), ("S.c", b"x" * 20, None))],
 }

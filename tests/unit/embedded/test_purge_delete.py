@@ -7,6 +7,7 @@ from headrace.core.errors import ConfigError
 from headrace.streams.config import PurgeOptions, StreamConfig, StreamMessage
 from headrace.streams.errors import MessageDeleteError, PurgeError, StreamNotFoundError
 from headrace.testing.virtual import virtual_time
+from tests.unit.embedded.reading import fill, pull, reader, stream_of
 
 
 async def filled(streams, **fields):
@@ -79,3 +80,18 @@ async def test_delete_stream():
         stream = await streams.create_stream(StreamConfig(name="S", subjects=["s.*"], first_sequence=100))
         assert (await streams.publish("s.a")).sequence == 100
         assert (await stream.info()).state.messages == 1
+
+
+@virtual_time
+async def test_num_pending_leaves_out_what_was_deleted_since_the_delivery():
+    async with stream_of(1) as (streams, stream):
+        await fill(streams, 1, "s.b")
+        await fill(streams, 2)
+        _, session = await reader(stream, filter_subject="s.a")
+        (message,) = await pull(session, 1)
+        assert message.metadata.num_pending == 2
+        await stream.delete_msg(3)
+        assert message.metadata.num_pending == 1
+        await stream.purge()
+        await fill(streams, 1)
+        assert message.metadata.num_pending == 0, "what came since does not count either"

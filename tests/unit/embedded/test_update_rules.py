@@ -49,6 +49,16 @@ async def test_defaults_are_shown():
 
 
 @virtual_time
+async def test_the_default_threshold_is_that_of_what_a_consumer_becomes():
+    async with stream_of() as (_, stream):
+        await stream.create_consumer(ConsumerConfig(name="c"))
+        durable = await stream.update_consumer(ConsumerConfig(durable="c"))
+        assert durable.cached_info.config.inactive_threshold is None
+        named = await stream.update_consumer(ConsumerConfig(name="c"))
+        assert named.cached_info.config.inactive_threshold == timedelta(seconds=5)
+
+
+@virtual_time
 async def test_what_is_given_with_ack_policy_none_is_shown():
     async with stream_of(3, consumer_limits=ConsumerLimits(max_ack_pending=7)) as (_, stream):
         for given, wait, most in (
