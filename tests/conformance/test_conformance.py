@@ -36,7 +36,7 @@ def test_streams(name, place):
 @pytest.fixture(scope="session")
 def verdicts(request):
     """What the checks of the server come to, of those that are selected: all run when the first is asked for."""
-    items = [item for item in request.session.items if getattr(item, "originalname", None) == test_server.__name__]
+    items = [item for item in request.session.items if getattr(item, "function", None) is test_server]
     wanted = [(item.callspec.params["kind"], item.callspec.params["name"]) for item in items]
     with NatsServer(config=accounts(2 * len(wanted))) as server:
         return judged(wanted, lambda number: server.url.replace("//", f"//u{number}:p@"))

@@ -207,9 +207,9 @@ class Connection:
         if self.closed:
             raise ClosedError("the connection was closed before")
         block = headers or b""
+        target = self._checked(subject, data, block)
         token, frame = self.replies.ask(answer), 0
         try:
-            target = self._checked(subject, data, block)
             frame = self.send(target, self.replies.prefix + b"%d" % token, block, data)
             self._life.asking[waiter] = frame, target
             async with asyncio.timeout(limit):

@@ -34,6 +34,7 @@ async def test_lame_duck_of_the_only_server():
             stream = await made(js)
             async with reading(js, "messages") as reader:
                 await js.publish(SUBJECT, b"0", msg_id="0")
+                await reader.until(1)  # it has its consumer: a request that is open when the server goes would fail
                 server.lame_duck()
                 await eventually(lambda: ducks)
                 await eventually(lambda: not server.running)

@@ -86,7 +86,6 @@ async def test_subjects_of_the_bare_connection():
     await silence(call)
 
 
-@pytest.mark.xfail(strict=True, reason="the first request subscribes its inbox before it looks at its subject")
 @on_a_loop
 async def test_subjects_of_requests():
     async def call(js):
