@@ -44,6 +44,12 @@ def rounds(pytestconfig: pytest.Config) -> int:
     return ROUNDS_IN_CI if asked == "ci" else int(asked)
 
 
+@pytest.fixture(scope="session")
+def in_ci(pytestconfig: pytest.Config) -> bool:
+    """Whether the rounds are CI's: what is random is the same in every run then."""
+    return pytestconfig.getoption("rounds") == "ci"
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fails a test after which a thread, a task or a descriptor is left that was not there before."""

@@ -46,11 +46,11 @@ def test_consumers(url):
 
 @pytest.mark.chaos
 @pytest.mark.servers
-def test_streams_long(url, rounds):
-    check(stream_programs(), url, rounds * LONG, same=False)
+def test_streams_long(url, rounds, in_ci):
+    check(stream_programs(), url, rounds * LONG, same=in_ci)
 
 
 @pytest.mark.chaos
 @pytest.mark.servers
-def test_consumers_long(url, rounds):
-    check(consumer_programs(), url, rounds * LONG, same=False)
+def test_consumers_long(url, rounds, in_ci):
+    check(consumer_programs(), url, rounds * LONG, same=in_ci)

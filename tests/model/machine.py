@@ -135,6 +135,7 @@ class Machine(RuleBasedStateMachine):
         rollup=st.none() | st.none() | st.sampled_from(Rollup),
     )
     def publish(self, subject, data, msg_id, *, last, topic, last_id, rollup):
+        rollup = self.rollup_of(rollup)
         self.model.pass_time(self.runner.get_loop().time())
         mine = self.model.on(subject)
         last = None if last is None or last % 2 else max(0, self.model.last + last)
@@ -182,6 +183,10 @@ class Machine(RuleBasedStateMachine):
             subject=None if subject == ">" else subject, sequence=sequence, keep=None if sequence else keep
         )
         self.step(lambda: self.model.purge(subject, sequence, keep), lambda: self.stream.purge(options))
+
+    def rollup_of(self, rollup):
+        """What of it is asked for."""
+        return rollup
 
     def purge_options(self, subject, keep, sequence):
         """What of it is asked for."""
@@ -381,11 +386,13 @@ def facts(msg):
     return metadata.sequence.stream, metadata.num_delivered, metadata.sequence.consumer, msg.data
 
 
-def check(machine, examples, steps):
+def check(machine, examples, steps, *, same):
+    """`same`: the programs of every run, so that a green suite stays green; else new ones."""
     run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,
+            derandomize=same,
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),

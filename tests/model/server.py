@@ -9,6 +9,7 @@ import itertools
 import time
 
 from headrace import jetstream
+from headrace.streams.config import Rollup
 from tests.model.machine import Machine
 
 NUMBERS = itertools.count(1)
@@ -45,7 +46,17 @@ class ServerMachine(Machine):
         """After a purge of some subjects, an ack may settle a message below it that is still out."""
         if any(one.pending for one in self.model.consumers.values()):
             subject = ">"
+        if self.filters:
+            keep = 0
         return super().purge_options(subject, keep, sequence)
+
+    def rollup_of(self, rollup):
+        """After a rollup of all, or a purge that keeps some, the pending count of a filtered consumer may be wrong."""
+        return None if rollup is Rollup.ALL and self.filters else rollup
+
+    @property
+    def filters(self):
+        return any(one.filter != ">" for one in self.model.consumers.values())
 
     async def _pull(self, name, limit):
         consumer = self.model.consumers[name]
