@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 
@@ -21,15 +21,13 @@ from headrace.streams.config import ConsumerConfig, GetBatch, OrderedConsumerCon
 from headrace.streams.consumer import Consumer
 from headrace.streams.info import ConsumerInfo, StreamInfo
 from headrace.streams.msg import RawStreamMsg, time_of_ns
+from headrace.streams.stored import LAST, check_newest, check_page, checked_sequence, not_found, size_of
 from headrace.streams.subjects import validate_filter
 
 __all__ = ["EmbeddedStream"]
 
 T = TypeVar("T")
-MOST = 10_000
 PAGE = 256
-LAST = 1 << 60
-"""No sequence is above it."""
 _ALL = PurgeOptions()
 _SLICE = 10_000
 
@@ -96,13 +94,12 @@ class EmbeddedStream:
 
     async def get_msg(self, sequence: int, *, subject: str | None = None) -> RawStreamMsg:
         """The message; with `subject` (wildcards allowed) the first at or after it. ``MessageNotFoundError``."""
-        if isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 0:
-            raise ConfigError(f"sequence must be an integer >= 0, got {sequence!r}")
+        sequence = checked_sequence(sequence)
         if subject is not None:
             validate_filter(subject)
         now, check = self._store.now_ns(), self._store.options.check_rows
         return await self._read(
-            lambda connection, record: read.get(connection, record, min(sequence, LAST), subject, now, check=check)
+            lambda connection, record: read.get(connection, record, sequence, subject, now, check=check)
         )
 
     async def get_last_msg_for_subject(self, subject: str) -> RawStreamMsg:
@@ -128,7 +125,7 @@ class EmbeddedStream:
     ) -> list[RawStreamMsg]:
         """Live messages in sequence order from `start` (a datetime: the first at or after it), past the end none."""
         validate_filter(subject)
-        _check_page(start, offset, limit)
+        check_page(start, offset, limit)
         now, check = self._store.now_ns(), self._store.options.check_rows
         since = read.ns_of(start) if isinstance(start, datetime) else None
 
@@ -145,12 +142,12 @@ class EmbeddedStream:
         while left and (room is None or room > 0):
             page = await self.read(subject=options.subject, start=start, limit=min(left, PAGE))
             if not page and left == options.batch:
-                raise read.not_found()
+                raise not_found()
             for message in page:
                 if room is not None:
                     if room <= 0:
                         return
-                    room -= read.size_of(message)
+                    room -= size_of(message)
                 yield message
             if len(page) < min(left, PAGE):
                 return
@@ -164,20 +161,14 @@ class EmbeddedStream:
 
         None at all: ``MessageNotFoundError``. What is deleted while this runs is left out.
         """
-        if isinstance(subjects, str) or not subjects:
-            raise ConfigError(f"subjects must be a sequence of at least one, got {subjects!r}")
-        for subject in subjects:
-            validate_filter(subject)
-        for name, value in (("up_to_sequence", up_to_sequence), ("batch", batch)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} must be an integer >= 1, got {value!r}")
+        check_newest(subjects, up_to_sequence, batch)
         return self._last_for(tuple(subjects), min(up_to_sequence or LAST, LAST), batch)
 
     async def _last_for(self, subjects: Sequence[str], upto: int, batch: int | None) -> AsyncIterator[RawStreamMsg]:
         now, check = self._store.now_ns(), self._store.options.check_rows
         found = await self._read(lambda connection, record: read.newest(connection, record, subjects, upto, now))
         if not found:
-            raise read.not_found()
+            raise not_found()
         found = found[:batch]
         for place in range(0, len(found), PAGE):
             part = partial(read.several, sequences=found[place : place + PAGE], now=now, check=check)
@@ -226,13 +217,3 @@ class EmbeddedStream:
             now = time_of_ns(self._store.now_ns())
             self._store.advise(CorruptionFound(stream=error.stream, problem=problem, time=now))
             raise
-
-
-def _check_page(start: Any, offset: int, limit: int) -> None:
-    if isinstance(start, bool) or not isinstance(start, int | datetime) or (isinstance(start, int) and start < 0):
-        raise ConfigError(f"start must be a sequence >= 0 or an aware datetime, got {start!r}")
-    if isinstance(start, datetime) and start.tzinfo is None:
-        raise ConfigError(f"start must be an aware datetime, got {start!r}")
-    for name, value, least, most in (("offset", offset, 0, 1 << 62), ("limit", limit, 1, MOST)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ConfigError(f"{name} must be an integer in {least}..{most}, got {value!r}")

@@ -26,29 +26,18 @@ from headrace.streams.errors import (
     MessageNotFoundError,
     OrderedConsumerResetError,
     StreamError,
-    error_for,
 )
 from headrace.streams.info import StreamInfo
 from headrace.streams.msg import Msg, RawStreamMsg
+from headrace.streams.stored import not_found, size_of
 
-__all__ = ["Reading", "not_found", "size_of"]
+__all__ = ["Reading"]
 
 _MOST = 1_000
 """Messages asked for at once."""
 _MOST_BYTES = 8 * 1024 * 1024
 """Bytes asked for at once."""
 _PAGE = 256
-
-
-def not_found() -> Exception:
-    """The error where no message is what was asked for."""
-    return error_for(404, 10037, "no message found")
-
-
-def size_of(message: RawStreamMsg) -> int:
-    """What a server counts of a message that it sends: subject, headers, body."""
-    block = message.headers.to_block()
-    return len(message.subject.encode()) + (len(block) + 12 if block else 0) + len(message.data)
 
 
 class Reading:

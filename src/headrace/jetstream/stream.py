@@ -6,25 +6,22 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from headrace.core.errors import ConfigError
 from headrace.jetstream.api import Api
 from headrace.jetstream.consumers import Consumers
 from headrace.jetstream.infos import stream_info
-from headrace.jetstream.reading import Reading, not_found
+from headrace.jetstream.reading import Reading
 from headrace.jetstream.values import flag, optional, required, section, whole
 from headrace.streams.config import ConsumerConfig, GetBatch, OrderedConsumerConfig, PurgeOptions
 from headrace.streams.consumer import Consumer
 from headrace.streams.errors import MessageDeleteError, PurgeError
 from headrace.streams.info import ConsumerInfo, StreamInfo
 from headrace.streams.msg import RawStreamMsg
+from headrace.streams.stored import check_newest, check_page, checked_sequence, not_found
 from headrace.streams.subjects import validate_filter
 
 __all__ = ["ServerStream"]
 
 _ALL = PurgeOptions()
-_LAST = 1 << 60
-"""No sequence is above it."""
-_MOST = 10_000
 
 
 class ServerStream:
@@ -69,9 +66,9 @@ class ServerStream:
         """Delete messages; how many went."""
         body: dict[str, Any] = {} if options.subject is None else {"filter": options.subject}
         if options.sequence is not None:
-            body["seq"] = _sequence(options.sequence)
+            body["seq"] = checked_sequence(options.sequence)
         if options.keep is not None:
-            body["keep"] = _sequence(options.keep)
+            body["keep"] = checked_sequence(options.keep)
         subject = f"STREAM.PURGE.{self._name}"
         answer = await self._api.ask(subject, body or None)
         if not required(answer, "success", flag, subject):
@@ -80,7 +77,7 @@ class ServerStream:
 
     async def get_msg(self, sequence: int, *, subject: str | None = None) -> RawStreamMsg:
         """The message; with `subject` (wildcards allowed) the first at or after it. ``MessageNotFoundError``."""
-        wanted: dict[str, Any] = {"seq": _sequence(sequence)}
+        wanted: dict[str, Any] = {"seq": checked_sequence(sequence)}
         if subject is not None:
             wanted["next_by_subj"] = validate_filter(subject)
         return await self._reading.get(wanted)
@@ -91,11 +88,11 @@ class ServerStream:
 
     async def delete_msg(self, sequence: int) -> None:
         """Delete one. ``MessageDeleteError``."""
-        await self._delete({"seq": _sequence(sequence), "no_erase": True})
+        await self._delete({"seq": checked_sequence(sequence), "no_erase": True})
 
     async def secure_delete_msg(self, sequence: int) -> None:
         """Delete one and have the server overwrite it. ``MessageDeleteError``."""
-        await self._delete({"seq": _sequence(sequence)})
+        await self._delete({"seq": checked_sequence(sequence)})
 
     async def read(
         self, *, subject: str = ">", start: int | datetime = 1, offset: int = 0, limit: int = 250
@@ -106,7 +103,7 @@ class ServerStream:
         an ordered consumer.
         """
         validate_filter(subject)
-        _check_page(start, offset, limit)
+        check_page(start, offset, limit)
         return await self._reading.page(subject, start, offset, limit)
 
     def get_batch(self, options: GetBatch) -> AsyncIterator[RawStreamMsg]:
@@ -121,13 +118,7 @@ class ServerStream:
         None at all: ``MessageNotFoundError``. More than 1024 subjects: ``ApiError`` with code 413. A stream that does
         not allow direct get, or a server before 2.11: ``UnsupportedError``.
         """
-        if isinstance(subjects, str) or not subjects:
-            raise ConfigError(f"subjects must be a sequence of at least one, got {subjects!r}")
-        for subject in subjects:
-            validate_filter(subject)
-        for name, value in (("up_to_sequence", up_to_sequence), ("batch", batch)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} must be an integer >= 1, got {value!r}")
+        check_newest(subjects, up_to_sequence, batch)
         return self._last_for(tuple(subjects), up_to_sequence, batch)
 
     async def create_consumer(self, config: ConsumerConfig) -> Consumer:
@@ -186,19 +177,3 @@ class ServerStream:
 
 def _subjects(page: dict[str, Any]) -> dict[str, Any]:
     return section(section(page, "state", "stream info"), "subjects", "stream state")
-
-
-def _sequence(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"sequence must be an integer >= 0, got {value!r}")
-    return min(value, _LAST)
-
-
-def _check_page(start: Any, offset: int, limit: int) -> None:
-    if isinstance(start, bool) or not isinstance(start, int | datetime) or (isinstance(start, int) and start < 0):
-        raise ConfigError(f"start must be a sequence >= 0 or an aware datetime, got {start!r}")
-    if isinstance(start, datetime) and start.tzinfo is None:
-        raise ConfigError(f"start must be an aware datetime, got {start!r}")
-    for name, value, least, most in (("offset", offset, 0, 1 << 62), ("limit", limit, 1, _MOST)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ConfigError(f"{name} must be an integer in {least}..{most}, got {value!r}")

@@ -17,18 +17,17 @@ from headrace.embedded.streams.catalog import StreamRecord, subject_ids, subject
 from headrace.embedded.streams.checksum import checksum
 from headrace.streams.errors import error_for
 from headrace.streams.msg import RawStreamMsg, time_of_ns
+from headrace.streams.stored import not_found
 
 __all__ = [
     "first_at",
     "get",
     "last_on",
     "newest",
-    "not_found",
     "ns_of",
     "page",
     "rows_from",
     "several",
-    "size_of",
 ]
 
 COLUMNS = "seq, ts, subject, headers, data, crc"
@@ -42,17 +41,6 @@ def ns_of(time: datetime, field: str = "start") -> int:
         raise ConfigError(f"{field} must be an aware datetime, got {time!r}")
     from_epoch = time - time_of_ns(0)
     return (from_epoch.days * 86_400 + from_epoch.seconds) * 1_000_000_000 + from_epoch.microseconds * 1_000
-
-
-def not_found() -> Exception:
-    """The error where no message is what was asked for."""
-    return error_for(404, 10037, "no message found")
-
-
-def size_of(message: RawStreamMsg) -> int:
-    """What a server counts of a message that it sends: subject, headers, body."""
-    block = message.headers.to_block()
-    return len(message.subject.encode()) + (len(block) + 12 if block else 0) + len(message.data)
 
 
 def _check_row(  # noqa: PLR0917  (the columns)
