@@ -69,6 +69,7 @@ class PullInbox:
         if ask is None:
             return
         self._connection.send(self._requests, self._replies % state.number, b"", _encode(ask))
+        self._connection.write()  # now: the server looks for more while what is here is being handled
         self._arm()
 
     def quiet(self) -> None:

@@ -38,13 +38,15 @@ class Connection:
     """A connection to one of several NATS servers, kept up until `aclose`. Making one does no I/O; not thread-safe.
 
     ``send(subject, reply, block, data) -> int`` is `publish` for callers that have checked: `block` are header lines
-    (b"": a message without headers), `reply` is b"" for none. It collects the frame, to be written once per turn of the
-    loop, and returns its number (1, 2, …). Away from every server it is kept: ``ConnectionLostError`` when the
-    ``reconnect_buffer`` is full, ``ClosedError`` after the end. ``withdraw(number) -> bool`` takes back a frame
-    that no socket has got yet. ``replies`` is the inbox for those who ask without a future.
+    (b"": a message without headers), `reply` is b"" for none. It collects the frame, to be written at the end of the
+    loop's turn (and whenever 32 KiB are collected), and returns its number (1, 2, …). Away from every server it is
+    kept: ``ConnectionLostError`` when the ``reconnect_buffer`` is full, ``ClosedError`` after the end. ``write()``
+    writes what is collected now. ``withdraw(number) -> bool`` takes back a frame that no socket has got yet.
+    ``replies`` is the inbox for those who ask without a future.
     """
 
     send: Callable[[bytes, bytes, bytes, bytes], int]
+    write: Callable[[], None]
     withdraw: Callable[[int], bool]
     replies: Replies
 
@@ -61,6 +63,7 @@ class Connection:
         self._life = Life(servers, options, self.stats)
         self._outgoing = self._life.outgoing
         self.send = self._outgoing.send
+        self.write = self._outgoing.write
         self.withdraw = self._outgoing.withdraw
         self.replies = Replies(options.inbox_prefix, self._life.subscriptions, self.stats)
 

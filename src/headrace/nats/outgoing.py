@@ -1,6 +1,6 @@
-"""Outgoing: what is to be written, numbered, in one write per turn of the loop; while there is no link, kept.
+"""Outgoing: what is to be written, numbered, and written once per turn of the loop; while there is no link, kept.
 
-`send` is the hot path of every publish and every ack: one formatted frame, one dictionary entry, one number.
+What a long turn collects leaves in pieces of `_PIECE`: the server works on them while the rest is being made. `send` is the hot path of every publish and every ack: one formatted frame, one dictionary entry, one number.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = ["PING", "Outgoing"]
 PING = b"PING\r\n"
 _MESSAGES = (b"PUB ", b"HPUB ")
 _HEADER_FRAME = len(b"NATS/1.0\r\n\r\n")
+_PIECE = 32 * 1024
 
 
 class Outgoing:
@@ -36,7 +37,7 @@ class Outgoing:
         self._controls = 0  # how many of the frames are no message
         self._write_limit = write_limit
         self._away_limit = away_limit
-        self._bound = away_limit  # bytes beyond which a frame is refused; none is while there is a link
+        self._bound = away_limit  # bytes beyond which a frame is refused; with a link: all that is collected is written
         self._transport: asyncio.Transport | None = None
         self._soon: Callable[[Callable[[], None]], object] = _never
         self._paused = False
@@ -59,8 +60,7 @@ class Outgoing:
         before = self.size
         self.size = size = before + len(frame)
         if size > self._bound:
-            self.size = before
-            raise self._refusal()
+            return self._send_beyond(frame)
         number = self._number = self._number + 1
         self._frames[number] = frame
         if not before and self._transport is not None:
@@ -105,11 +105,13 @@ class Outgoing:
         """There is a link. Nothing is written before `start` gets the number returned."""
         transport.set_write_buffer_limits(high=self._write_limit)
         self._transport, self._soon = transport, loop.call_soon
-        self._bound = sys.maxsize
+        self._bound = sys.maxsize  # until `start`: what goes first is not known before
         return self._number
 
     def start(self, mark: int) -> None:
         """Write everything: what was sent after `mark`, which is what listeners sent on `restored`, goes first."""
+        if self._transport is not None:
+            self._bound = _PIECE
         if self._frames and self._transport is not None:
             late = [frame for number, frame in self._frames.items() if number > mark]
             early = [frame for number, frame in self._frames.items() if number <= mark]
@@ -162,6 +164,16 @@ class Outgoing:
                 raise
         if self._bound < 0:
             raise self._refusal()
+
+    def _send_beyond(self, frame: bytes) -> int:
+        """The bound is passed. Its bytes are counted already."""
+        if self._transport is None:
+            self.size -= len(frame)
+            raise self._refusal()
+        self._number += 1
+        self._frames[self._number] = frame
+        self.write()
+        return self._number
 
     def _hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
         self._stats.out_messages += len(self._frames) - self._controls
