@@ -34,17 +34,15 @@ from headrace.embedded.streams.configs import completed
 from headrace.embedded.streams.state import messages_of_all, stream_info
 from headrace.embedded.verify import VerifyReport, examine
 from headrace.streams.config import (
-    ConsumerConfig,
-    OrderedConsumerConfig,
     RetentionPolicy,
     StreamConfig,
     StreamMessage,
     StreamPublishOptions,
 )
-from headrace.streams.consumer import Consumer
 from headrace.streams.errors import StreamNotFoundError
 from headrace.streams.info import AccountInfo, APIStats, PubAck, StreamInfo
 from headrace.streams.msg import time_of_ns
+from headrace.streams.registry import ManagerConsumers
 from headrace.streams.subjects import overlaps, validate_filter, validate_name, validate_subject
 
 __all__ = ["EmbeddedStreams", "open", "opened"]
@@ -86,12 +84,13 @@ async def opened(
     return streams
 
 
-class EmbeddedStreams:
+class EmbeddedStreams(ManagerConsumers):
     """A `StreamManager` over a directory."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._room = Room(store)
+        self._consumers = self._room.consumers
         self._publisher = self._room.publisher
         self._in_memory = store.path is None
         self._started = False
@@ -233,30 +232,6 @@ class EmbeddedStreams:
         for record in await self._room.read(streams_all):
             if subject is None or any(overlaps(each, subject) for each in record.config.subjects):
                 yield record.name
-
-    async def create_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
-        """See `EmbeddedStream.create_consumer`."""
-        return await self._room.consumers.create_consumer(stream, config)
-
-    async def update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
-        """See `EmbeddedStream.update_consumer`."""
-        return await self._room.consumers.update_consumer(stream, config)
-
-    async def create_or_update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
-        """See `EmbeddedStream.create_or_update_consumer`."""
-        return await self._room.consumers.create_or_update_consumer(stream, config)
-
-    async def consumer(self, stream: str, name: str) -> Consumer:
-        """See `EmbeddedStream.consumer`."""
-        return await self._room.consumers.consumer(stream, name)
-
-    async def delete_consumer(self, stream: str, name: str) -> None:
-        """See `EmbeddedStream.delete_consumer`."""
-        await self._room.consumers.delete_consumer(stream, name)
-
-    async def ordered_consumer(self, stream: str, config: OrderedConsumerConfig) -> Consumer:
-        """See `EmbeddedStream.ordered_consumer`."""
-        return await self._room.consumers.ordered_consumer(stream, config)
 
     async def account_info(self) -> AccountInfo:
         """What is used; there are no limits."""

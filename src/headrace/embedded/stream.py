@@ -17,10 +17,10 @@ from headrace.embedded.scrub import scrub
 from headrace.embedded.streams import management, read
 from headrace.embedded.streams.catalog import StreamRecord, stream_by_name
 from headrace.embedded.streams.state import stream_info
-from headrace.streams.config import ConsumerConfig, GetBatch, OrderedConsumerConfig, PurgeOptions
-from headrace.streams.consumer import Consumer
-from headrace.streams.info import ConsumerInfo, StreamInfo
+from headrace.streams.config import GetBatch, PurgeOptions
+from headrace.streams.info import StreamInfo
 from headrace.streams.msg import RawStreamMsg, time_of_ns
+from headrace.streams.registry import StreamConsumers
 from headrace.streams.stored import LAST, check_newest, check_page, checked_sequence, not_found, size_of
 from headrace.streams.subjects import validate_filter
 
@@ -32,7 +32,7 @@ _ALL = PurgeOptions()
 _SLICE = 10_000
 
 
-class EmbeddedStream:
+class EmbeddedStream(StreamConsumers):
     """One stored, ordered log in a directory."""
 
     def __init__(self, room: Room, info: StreamInfo) -> None:
@@ -40,6 +40,7 @@ class EmbeddedStream:
         self._store = room.store
         self._info = info
         self._name = info.config.name
+        self._consumers = room.consumers
 
     def __repr__(self) -> str:
         return f"EmbeddedStream({self._name!r})"
@@ -174,38 +175,6 @@ class EmbeddedStream:
             part = partial(read.several, sequences=found[place : place + PAGE], now=now, check=check)
             for message in await self._read(part):
                 yield message
-
-    async def create_consumer(self, config: ConsumerConfig) -> Consumer:
-        """Make it; an equal one is fine, a different one is ``ConsumerExistsError``."""
-        return await self._room.consumers.create_consumer(self._name, config)
-
-    async def update_consumer(self, config: ConsumerConfig) -> Consumer:
-        """Change it; a missing one is ``ConsumerDoesNotExistError``."""
-        return await self._room.consumers.update_consumer(self._name, config)
-
-    async def create_or_update_consumer(self, config: ConsumerConfig) -> Consumer:
-        """Make or change it."""
-        return await self._room.consumers.create_or_update_consumer(self._name, config)
-
-    async def consumer(self, name: str) -> Consumer:
-        """The consumer of this name; ``ConsumerNotFoundError``."""
-        return await self._room.consumers.consumer(self._name, name)
-
-    async def delete_consumer(self, name: str) -> None:
-        """Delete it; its pulls end with ``ConsumerDeletedError``."""
-        await self._room.consumers.delete_consumer(self._name, name)
-
-    async def ordered_consumer(self, config: OrderedConsumerConfig) -> Consumer:
-        """A reader of its own that sees everything once, in order; made at first use."""
-        return await self._room.consumers.ordered_consumer(self._name, config)
-
-    def list_consumers(self) -> AsyncIterator[ConsumerInfo]:
-        """All consumers."""
-        return self._room.consumers.list_consumers(self._name)
-
-    def consumer_names(self) -> AsyncIterator[str]:
-        """Their names."""
-        return self._room.consumers.consumer_names(self._name)
 
     async def _read(self, function: Callable[[apsw.Connection, StreamRecord], T]) -> T:
         try:

@@ -12,28 +12,26 @@ from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock
 from headrace.core.errors import ConfigError, PublishError, UnsupportedError
 from headrace.core.headers import HeadersLike
-from headrace.jetstream.api import Api
-from headrace.jetstream.configs import stream_config_to_json
-from headrace.jetstream.consumers import Consumers
-from headrace.jetstream.echo import MESSAGE_TTL, dropped_of_stream, made_within, require_known
-from headrace.jetstream.infos import account_info, stream_info
+from headrace.jetstream.consumers.registry import Consumers
 from headrace.jetstream.options import JetStreamOptions
-from headrace.jetstream.publisher import Publisher
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.protocol.configs import stream_config_to_json
+from headrace.jetstream.protocol.echo import MESSAGE_TTL, dropped_of_stream, made_within, require_known
+from headrace.jetstream.protocol.infos import account_info, stream_info
+from headrace.jetstream.protocol.values import flag, optional, record, required, sections, texts
+from headrace.jetstream.publishing.publisher import Publisher
 from headrace.jetstream.stream import ServerStream
-from headrace.jetstream.values import flag, optional, record, required, sections, texts
 from headrace.nats.connection import Connection
 from headrace.nats.options import ConnectionOptions
 from headrace.streams.api import PublishFuture
 from headrace.streams.config import (
-    ConsumerConfig,
-    OrderedConsumerConfig,
     StreamConfig,
     StreamMessage,
     StreamPublishOptions,
 )
-from headrace.streams.consumer import Consumer
 from headrace.streams.errors import StreamError, StreamNotFoundError, error_for
 from headrace.streams.info import AccountInfo, PubAck, StreamInfo
+from headrace.streams.registry import ManagerConsumers
 from headrace.streams.subjects import validate_filter, validate_name
 
 __all__ = ["JetStream", "connect", "opened"]
@@ -76,7 +74,7 @@ async def opened(
         raise
 
 
-class JetStream:
+class JetStream(ManagerConsumers):
     """A `StreamManager` over a connection to a NATS server.
 
     It borrows the connection and leaves it open, unless it ``owns`` it. ``options.connection`` is for `connect`.
@@ -157,30 +155,6 @@ class JetStream:
         async for page in self._api.pages("STREAM.NAMES", _about(subject), lambda page: len(_names(page))):
             for name in _names(page):
                 yield name
-
-    async def create_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
-        """See `ServerStream.create_consumer`."""
-        return await self._consumers.create(stream, config)
-
-    async def update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
-        """See `ServerStream.update_consumer`."""
-        return await self._consumers.update(stream, config)
-
-    async def create_or_update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
-        """See `ServerStream.create_or_update_consumer`."""
-        return await self._consumers.create_or_update(stream, config)
-
-    async def consumer(self, stream: str, name: str) -> Consumer:
-        """See `ServerStream.consumer`."""
-        return await self._consumers.get(stream, name)
-
-    async def delete_consumer(self, stream: str, name: str) -> None:
-        """See `ServerStream.delete_consumer`."""
-        await self._consumers.delete(stream, name)
-
-    async def ordered_consumer(self, stream: str, config: OrderedConsumerConfig) -> Consumer:
-        """See `ServerStream.ordered_consumer`."""
-        return await self._consumers.ordered(stream, config)
 
     async def account_info(self) -> AccountInfo:
         """What is used, and the limits. ``JetStreamNotEnabledError`` where there are no streams."""

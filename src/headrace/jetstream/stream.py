@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from headrace.jetstream.api import Api
-from headrace.jetstream.consumers import Consumers
-from headrace.jetstream.infos import stream_info
-from headrace.jetstream.reading import Reading
-from headrace.jetstream.values import flag, optional, required, section, whole
-from headrace.streams.config import ConsumerConfig, GetBatch, OrderedConsumerConfig, PurgeOptions
-from headrace.streams.consumer import Consumer
+from headrace.jetstream.consumers.registry import Consumers
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.protocol.infos import stream_info
+from headrace.jetstream.protocol.values import flag, optional, required, section, whole
+from headrace.jetstream.stored.reading import Reading
+from headrace.streams.config import GetBatch, PurgeOptions
 from headrace.streams.errors import MessageDeleteError, PurgeError
-from headrace.streams.info import ConsumerInfo, StreamInfo
+from headrace.streams.info import StreamInfo
 from headrace.streams.msg import RawStreamMsg
+from headrace.streams.registry import StreamConsumers
 from headrace.streams.stored import check_newest, check_page, checked_sequence, not_found
 from headrace.streams.subjects import validate_filter
 
@@ -24,7 +24,7 @@ __all__ = ["ServerStream"]
 _ALL = PurgeOptions()
 
 
-class ServerStream:
+class ServerStream(StreamConsumers):
     """One stored, ordered log on a server."""
 
     def __init__(self, api: Api, info: StreamInfo) -> None:
@@ -120,38 +120,6 @@ class ServerStream:
         """
         check_newest(subjects, up_to_sequence, batch)
         return self._last_for(tuple(subjects), up_to_sequence, batch)
-
-    async def create_consumer(self, config: ConsumerConfig) -> Consumer:
-        """Make it; an equal one is fine, a different one is ``ConsumerExistsError``."""
-        return await self._consumers.create(self._name, config)
-
-    async def update_consumer(self, config: ConsumerConfig) -> Consumer:
-        """Change it; a missing one is ``ConsumerDoesNotExistError``."""
-        return await self._consumers.update(self._name, config)
-
-    async def create_or_update_consumer(self, config: ConsumerConfig) -> Consumer:
-        """Make or change it."""
-        return await self._consumers.create_or_update(self._name, config)
-
-    async def consumer(self, name: str) -> Consumer:
-        """The consumer of this name; ``ConsumerNotFoundError``."""
-        return await self._consumers.get(self._name, name)
-
-    async def delete_consumer(self, name: str) -> None:
-        """Delete it; its pulls end with ``ConsumerDeletedError``."""
-        await self._consumers.delete(self._name, name)
-
-    async def ordered_consumer(self, config: OrderedConsumerConfig) -> Consumer:
-        """A reader of its own that sees everything once, in order; made at first use."""
-        return await self._consumers.ordered(self._name, config)
-
-    def list_consumers(self) -> AsyncIterator[ConsumerInfo]:
-        """All consumers."""
-        return self._consumers.infos(self._name)
-
-    def consumer_names(self) -> AsyncIterator[str]:
-        """Their names."""
-        return self._consumers.names(self._name)
 
     @property
     def _reading(self) -> Reading:

@@ -1,6 +1,7 @@
 """Outgoing: what is to be written, numbered, and written once per turn of the loop; while there is no link, kept.
 
-What a long turn collects leaves in pieces of `_PIECE`: the server works on them while the rest is being made. `send` is the hot path of every publish and every ack: one formatted frame, one dictionary entry, one number.
+What a long turn collects leaves in pieces of `_PIECE`: the server works on them while the rest is being made.
+`send` is the hot path of every publish and every ack: one formatted frame, one dictionary entry, one number.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from headrace.core.delivery import ACK, RELEASE, Nak, Reject
-from headrace.jetstream.acks import body_of, facts_in, is_ack_subject, metadata_in, order_in, probe_of
+from headrace.jetstream.consumers.acks import body_of, facts_in, is_ack_subject, metadata_in, order_in, probe_of
 from headrace.streams.errors import NotStreamMessageError
 from headrace.streams.msg import SequencePair
 

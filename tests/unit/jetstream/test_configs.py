@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.core.errors import ConfigError
-from headrace.jetstream.configs import (
+from headrace.jetstream.protocol.configs import (
     consumer_config_from_json,
     consumer_config_to_json,
     stream_config_from_json,

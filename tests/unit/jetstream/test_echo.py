@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.core.errors import UnsupportedError
-from headrace.jetstream.echo import dropped_of_consumer, dropped_of_stream, made_within, require_known
+from headrace.jetstream.protocol.echo import dropped_of_consumer, dropped_of_stream, made_within, require_known
 from headrace.nats.info import ServerInfo
 from headrace.streams.config import ConsumerConfig, PriorityPolicy, StreamConfig
 from headrace.streams.errors import StreamError

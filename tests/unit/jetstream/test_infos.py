@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.jetstream.infos import account_info, consumer_info, stream_info
+from headrace.jetstream.protocol.infos import account_info, consumer_info, stream_info
 from headrace.streams.errors import StreamError
 from headrace.streams.info import (
     AccountInfo,

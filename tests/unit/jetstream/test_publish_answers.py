@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.core.errors import Fault, PublishError
-from headrace.jetstream.answers import answer_of
+from headrace.jetstream.publishing.answers import answer_of
 from headrace.streams.errors import (
     ERROR_CLASSES,
     AtomicBatchError,

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from headrace.jetstream.window import Window
+from headrace.jetstream.publishing.window import Window
 
 
 async def turns(count=5):

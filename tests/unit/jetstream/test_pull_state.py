@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from headrace.jetstream.pull import PullState
+from headrace.jetstream.consumers.pull import PullState
 from headrace.streams.consumer import session_options
 from headrace.streams.errors import (
     ApiLevelError,

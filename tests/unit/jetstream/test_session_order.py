@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from headrace.jetstream.bell import Bell
-from headrace.jetstream.order import Order
+from headrace.jetstream.consumers.bell import Bell
+from headrace.jetstream.consumers.order import Order
 from headrace.streams.errors import ConsumerDeletedError
 from headrace.testing.virtual import virtual_time
 

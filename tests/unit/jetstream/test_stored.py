@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from headrace.core.headers import Headers
-from headrace.jetstream.stored import direct_of, stored_of, transport_of
+from headrace.jetstream.stored.messages import direct_of, stored_of, transport_of
 from headrace.streams.errors import StreamError
 
 TAIL = b"Nats-Stream: S\r\nNats-Subject: s.x\r\nNats-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00.123456789Z\r\n"

@@ -130,19 +130,19 @@ class ConsumerRoom:
 
     # --- calls
 
-    async def create_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
+    async def create(self, stream: str, config: ConsumerConfig) -> Consumer:
         """Make it; an equal one is fine, a different one is ``ConsumerExistsError``."""
         return await self._put(stream, config, create=True, update=False)
 
-    async def update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
+    async def update(self, stream: str, config: ConsumerConfig) -> Consumer:
         """Change it; a missing one is ``ConsumerDoesNotExistError``."""
         return await self._put(stream, config, create=False, update=True)
 
-    async def create_or_update_consumer(self, stream: str, config: ConsumerConfig) -> Consumer:
+    async def create_or_update(self, stream: str, config: ConsumerConfig) -> Consumer:
         """Make or change it."""
         return await self._put(stream, config, create=True, update=True)
 
-    async def consumer(self, stream: str, name: str) -> Consumer:
+    async def get(self, stream: str, name: str) -> Consumer:
         """The consumer of this name; ``ConsumerNotFoundError``."""
         return self._handle(*await self._look(stream, name, write=False))
 
@@ -150,7 +150,7 @@ class ConsumerRoom:
         """Its info, everything acknowledged here included."""
         return (await self._look(stream, name, write=True))[1]
 
-    async def delete_consumer(self, stream: str, name: str) -> None:
+    async def delete(self, stream: str, name: str) -> None:
         """Delete it; its pulls end with ``ConsumerDeletedError``."""
         self.store.check_writable()
 
@@ -207,29 +207,29 @@ class ConsumerRoom:
         await self._durable()
         return info
 
-    async def ordered_consumer(self, stream: str, config: OrderedConsumerConfig) -> Consumer:
+    async def ordered(self, stream: str, config: OrderedConsumerConfig) -> Consumer:
         """A reader of its own; made at first use."""
         self.store.check_writable()
         await self.store.reader.call(lambda connection: stream_by_name(connection, stream))
 
         async def create(inner: ConsumerConfig) -> Consumer:
-            return await self.create_consumer(stream, inner)
+            return await self.create(stream, inner)
 
         async def delete(name: str) -> None:
-            await self.delete_consumer(stream, name)
+            await self.delete(stream, name)
 
         return OrderedConsumer(stream, config, create, delete)
 
-    async def list_consumers(self, stream: str) -> AsyncIterator[ConsumerInfo]:
+    async def infos(self, stream: str) -> AsyncIterator[ConsumerInfo]:
         """All consumers of a stream."""
-        async for name in self.consumer_names(stream):
+        async for name in self.names(stream):
             try:
                 info = await self.info(stream, name)
             except type(_not_found()):
                 continue
             yield info
 
-    async def consumer_names(self, stream: str) -> AsyncIterator[str]:
+    async def names(self, stream: str) -> AsyncIterator[str]:
         """Their names."""
         self.store.check_usable()
 

@@ -9,9 +9,9 @@ import msgspec
 
 from headrace.core.duration import seconds_of
 from headrace.core.errors import BrokerError, ClosedError, Fault, PublishError
-from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
-from headrace.jetstream.frames import Part
-from headrace.jetstream.futures import AGAIN, Desk, Flight
+from headrace.jetstream.publishing.answers import answer_of, interrupted, late, nobody, not_sent
+from headrace.jetstream.publishing.frames import Part
+from headrace.jetstream.publishing.futures import AGAIN, Desk, Flight
 from headrace.nats.errors import PermissionsError
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import NoStreamResponseError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.jetstream.acks import order_in
+from headrace.jetstream.consumers.acks import order_in
 from headrace.streams.errors import ConsumerDeletedError, NotStreamMessageError
 
 __all__ = ["Order"]

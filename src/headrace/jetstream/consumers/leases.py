@@ -9,7 +9,7 @@ import math
 
 from headrace.core.delivery import ACK, RELEASE, Ack, Outcome
 from headrace.core.errors import AlreadySettledError, ClosedError, ConnectionLostError
-from headrace.jetstream.acks import (
+from headrace.jetstream.consumers.acks import (
     ACK_BODY,
     PROGRESS_BODY,
     body_of,
@@ -19,8 +19,8 @@ from headrace.jetstream.acks import (
     order_in,
     probe_of,
 )
-from headrace.jetstream.api import Api
-from headrace.jetstream.infos import consumer_info
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.protocol.infos import consumer_info
 from headrace.nats.errors import NoRespondersError
 from headrace.streams.config import AckPolicy
 from headrace.streams.errors import ConsumerDeletedError, NotStreamMessageError

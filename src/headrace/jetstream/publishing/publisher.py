@@ -23,13 +23,13 @@ from headrace.core.errors import (
     PublishTimeoutError,
 )
 from headrace.core.headers import HeadersLike
-from headrace.jetstream.answers import not_sent
-from headrace.jetstream.api import Api
-from headrace.jetstream.atomic import publish_atomic
-from headrace.jetstream.frames import Frames
-from headrace.jetstream.futures import Flight, Pending
-from headrace.jetstream.many import Many
-from headrace.jetstream.window import Window
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.publishing.answers import not_sent
+from headrace.jetstream.publishing.atomic import publish_atomic
+from headrace.jetstream.publishing.frames import Frames
+from headrace.jetstream.publishing.futures import Flight, Pending
+from headrace.jetstream.publishing.many import Many
+from headrace.jetstream.publishing.window import Window
 from headrace.nats.errors import PermissionsError
 from headrace.streams.config import StreamMessage, StreamPublishOptions
 from headrace.streams.errors import TooManyPendingError

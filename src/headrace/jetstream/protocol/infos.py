@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from headrace.jetstream.configs import consumer_config_from_json, stream_config_from_json
-from headrace.jetstream.values import (
+from headrace.jetstream.protocol.configs import consumer_config_from_json, stream_config_from_json
+from headrace.jetstream.protocol.values import (
     flag,
     length,
     optional,

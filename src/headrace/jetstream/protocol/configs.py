@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from datetime import timedelta
 from typing import Any, cast
 
-from headrace.jetstream import values
+from headrace.jetstream.protocol import values
 from headrace.streams.config import (
     AckPolicy,
     Compression,

@@ -15,8 +15,8 @@ import msgspec
 
 from headrace.core.errors import BrokerError, Fault, PublishError
 from headrace.core.headers import NO_HEADERS, HeadersLike
-from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
-from headrace.jetstream.window import Window
+from headrace.jetstream.publishing.answers import answer_of, interrupted, late, nobody, not_sent
+from headrace.jetstream.publishing.window import Window
 from headrace.nats.connection import Connection
 from headrace.nats.errors import PermissionsError
 from headrace.streams.config import StreamMessage, StreamPublishOptions

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.core.headers import NO_HEADERS, Headers
-from headrace.jetstream.values import optional, required, text, time, whole
+from headrace.jetstream.protocol.values import optional, required, text, time, whole
 from headrace.nats.block import lines_of
 from headrace.streams.errors import StreamError
 from headrace.streams.msg import RawStreamMsg

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any, cast
 
 from headrace.core.errors import UnsupportedError
-from headrace.jetstream.configs import CONSUMER_NAMES, SERVERS_OWN, STREAM_NAMES
-from headrace.jetstream.values import optional, time
+from headrace.jetstream.protocol.configs import CONSUMER_NAMES, SERVERS_OWN, STREAM_NAMES
+from headrace.jetstream.protocol.values import optional, time
 from headrace.nats.info import ServerInfo
 from headrace.streams.config import ConsumerConfig, PriorityPolicy, StreamConfig
 from headrace.streams.errors import StreamError

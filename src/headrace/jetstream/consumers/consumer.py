@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from headrace.core.errors import ConfigError, UnsupportedError
-from headrace.jetstream.api import Api
-from headrace.jetstream.infos import consumer_info
-from headrace.jetstream.session import ServerSession
-from headrace.jetstream.values import text_of_time
+from headrace.jetstream.consumers.session import ServerSession
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.protocol.infos import consumer_info
+from headrace.jetstream.protocol.values import text_of_time
 from headrace.streams.config import PriorityPolicy
 from headrace.streams.consumer import Consumer
 from headrace.streams.info import ConsumerInfo

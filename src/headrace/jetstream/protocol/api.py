@@ -14,7 +14,7 @@ import msgspec
 from headrace.core.duration import seconds_of
 from headrace.core.errors import BrokerTimeoutError, ClosedError, ConfigError, ConnectionLostError
 from headrace.jetstream.options import JetStreamOptions
-from headrace.jetstream.values import encoded, optional, record, required, section, text, whole
+from headrace.jetstream.protocol.values import encoded, optional, record, required, section, text, whole
 from headrace.nats.block import status_of
 from headrace.nats.connection import Connection
 from headrace.nats.errors import PermissionsError, error_for_waiter

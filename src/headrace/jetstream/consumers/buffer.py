@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 from headrace.core.delivery import RELEASE
-from headrace.jetstream.leases import Leases
-from headrace.jetstream.pull import PullState
+from headrace.jetstream.consumers.leases import Leases
+from headrace.jetstream.consumers.pull import PullState
 from headrace.streams.errors import MaxBytesExceededError
 from headrace.streams.fetch import wire_size
 from headrace.streams.msg import Msg

@@ -20,9 +20,9 @@ from headrace.core.errors import (
     UnsupportedError,
 )
 from headrace.core.message import new_id
-from headrace.jetstream.answers import answer_of, interrupted, late, nobody, not_sent
-from headrace.jetstream.frames import Part
-from headrace.jetstream.futures import Desk
+from headrace.jetstream.publishing.answers import answer_of, interrupted, late, nobody, not_sent
+from headrace.jetstream.publishing.frames import Part
+from headrace.jetstream.publishing.futures import Desk
 from headrace.nats.errors import NoRespondersError, PermissionsError
 from headrace.nats.messages import Reply
 from headrace.streams.config import StreamMessage, StreamPublishOptions

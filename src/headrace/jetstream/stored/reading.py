@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from headrace.core.errors import UnsupportedError
-from headrace.jetstream.api import Api
-from headrace.jetstream.batches import get_batch, status_error
-from headrace.jetstream.consumers import Consumers
-from headrace.jetstream.echo import BATCH_GET
-from headrace.jetstream.infos import stream_info
-from headrace.jetstream.stored import direct_of, stored_of
-from headrace.jetstream.values import encoded, record, required, text_of_time
+from headrace.jetstream.consumers.registry import Consumers
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.protocol.echo import BATCH_GET
+from headrace.jetstream.protocol.infos import stream_info
+from headrace.jetstream.protocol.values import encoded, record, required, text_of_time
+from headrace.jetstream.stored.batches import get_batch, status_error
+from headrace.jetstream.stored.messages import direct_of, stored_of
 from headrace.nats.block import status_of
 from headrace.streams.config import DeliverPolicy, GetBatch, OrderedConsumerConfig, RetentionPolicy
 from headrace.streams.errors import (

@@ -9,12 +9,12 @@ from typing import Any
 
 from headrace.core.errors import UnsupportedError
 from headrace.core.message import new_id
-from headrace.jetstream.api import Api
-from headrace.jetstream.configs import consumer_config_to_json
-from headrace.jetstream.consumer import ServerConsumer
-from headrace.jetstream.echo import dropped_of_consumer, made_within, require_known
-from headrace.jetstream.infos import consumer_info
-from headrace.jetstream.values import optional, record, required, sections, texts
+from headrace.jetstream.consumers.consumer import ServerConsumer
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.protocol.configs import consumer_config_to_json
+from headrace.jetstream.protocol.echo import dropped_of_consumer, made_within, require_known
+from headrace.jetstream.protocol.infos import consumer_info
+from headrace.jetstream.protocol.values import optional, record, required, sections, texts
 from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig
 from headrace.streams.errors import ConsumerExistsError
 from headrace.streams.info import ConsumerInfo

@@ -12,14 +12,14 @@ from contextlib import suppress
 
 from headrace.core.delivery import Outcome
 from headrace.core.errors import ClosedError, ConnectionLostError, HeadraceError, UsageError
-from headrace.jetstream.acks import facts_in
-from headrace.jetstream.api import Api
-from headrace.jetstream.bell import Bell
-from headrace.jetstream.buffer import Buffer
-from headrace.jetstream.inbox import PullInbox
-from headrace.jetstream.leases import Leases
-from headrace.jetstream.order import Order
-from headrace.jetstream.pull import PullState
+from headrace.jetstream.consumers.acks import facts_in
+from headrace.jetstream.consumers.bell import Bell
+from headrace.jetstream.consumers.buffer import Buffer
+from headrace.jetstream.consumers.inbox import PullInbox
+from headrace.jetstream.consumers.leases import Leases
+from headrace.jetstream.consumers.order import Order
+from headrace.jetstream.consumers.pull import PullState
+from headrace.jetstream.protocol.api import Api
 from headrace.nats.block import fields_of, lines_of, status_of
 from headrace.nats.errors import PermissionsError
 from headrace.streams.errors import (

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.jetstream.pull import PullState
+from headrace.jetstream.consumers.pull import PullState
 from headrace.nats.connection import Connection
 from headrace.nats.inbox import new_inbox
 from headrace.nats.parser import MessageCallback

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from headrace.core.errors import BrokerTimeoutError
-from headrace.jetstream.api import Api
-from headrace.jetstream.stored import NUM_PENDING, UP_TO_SEQUENCE, Direct, direct_of, number_in, transport_of
-from headrace.jetstream.values import encoded
+from headrace.jetstream.protocol.api import Api
+from headrace.jetstream.protocol.values import encoded
+from headrace.jetstream.stored.messages import NUM_PENDING, UP_TO_SEQUENCE, Direct, direct_of, number_in, transport_of
 from headrace.nats.block import status_of
 from headrace.nats.inbox import new_inbox
 from headrace.nats.messages import Reply

@@ -1,0 +1,1 @@
+"""Messages read without a consumer: by sequence, by subject, many at once."""
