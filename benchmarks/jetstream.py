@@ -129,32 +129,34 @@ class Ground:
 
 
 def measured(ground, case, clients, repeats):
-    """client -> samples. Who begins changes with each repeat."""
+    """client -> samples, and how fast the machine was. Who begins changes with each repeat."""
     samples, body = defaultdict(list), b"x" * case.size
     able = [client for client in clients if case.kind in client.kinds]
     for turn in range(repeats):
         for client in able if turn % 2 == 0 else reversed(able):
             run = ground.run_of(case, body)
-            samples[client.name].append(client.measure(run))
+            before = loop_cost()
+            samples[client.name].append((client.measure(run), (before + loop_cost()) / 2))
             ground.drop(run)
     return {client.name: samples[client.name] for client in able}
 
 
 def shown(case, samples):
-    """Print a case; the median rate and CPU of each client."""
+    """Print a case; the median rate and CPU of each client, and of a plain loop's round in µs beside it."""
     found = {
         name: (
-            case.count / statistics.median(sample.seconds for sample in taken),
-            statistics.median(sample.cpu for sample in taken) / case.count * 1e6,
+            case.count / statistics.median(sample.seconds for sample, _ in taken),
+            statistics.median(sample.cpu for sample, _ in taken) / case.count * 1e6,
+            statistics.median(loop for _, loop in taken),
         )
         for name, taken in samples.items()
     }
     print(f"\n{case.title}: {case.count:,} messages, wanted {case.wanted}")
-    for name, (rate, cpu) in found.items():
+    for name, (rate, cpu, loop) in found.items():
         ratios = [
             f"{rate / found[peer][0]:.2f} x {peer}" for peer in ("nats-py", "nats.go") if peer in found and peer != name
         ]
-        print(f"  {name:<20}{rate:>12,.0f}/s{cpu:>9.2f} µs   {', '.join(ratios)}", flush=True)
+        print(f"  {name:<20}{rate:>12,.0f}/s{cpu:>9.2f} µs at {loop:.2f}   {', '.join(ratios)}", flush=True)
     return found
 
 
