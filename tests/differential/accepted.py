@@ -184,10 +184,20 @@ def another_window_on_interest(past, step):
 
 @avoided("settling a message of a consumer that was deleted", "settle")
 def of_a_deleted_consumer(past, step):
-    if not past.held:
+    held = past.settled(step)
+    return held is not None and past.drops[held.stream, held.consumer] != held.drops
+
+
+@avoided("an acknowledgement of an ack-all consumer leaves an exhausted message", "settle")
+def all_above_an_exhausted_one(past, step):
+    held = past.settled(step)
+    known = held and past.consumer(held.stream, held.consumer)
+    if not known or known.config["ack_policy"] != "all" or step.arguments[1:] in {("nak",), ("in_progress",)}:
         return False
-    stream, name, drops = past.held[step.arguments[0] % len(past.held)]
-    return past.drops[stream, name] != drops
+    floor, pending = (known.told.get(name, 0) for name in ("floor_stream", "num_ack_pending"))
+    above = {one.sequence for one in past.held if one[:3] == held[:3] and one.sequence > floor}
+    interest = past.streams[held.stream].config["retention"] == "interest"
+    return interest and held.sequence in above and len(above) > pending
 
 
 @avoided("the newest of several subjects needs `allow_direct`", "last_for")

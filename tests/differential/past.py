@@ -15,6 +15,15 @@ class Near(NamedTuple):
     distance: int
 
 
+class Held(NamedTuple):
+    """A message handed out, and how many consumers of its one's name had been dropped before."""
+
+    stream: str
+    consumer: str
+    drops: int
+    sequence: int
+
+
 @dataclass
 class PastConsumer:
     config: dict
@@ -41,7 +50,7 @@ class Past:
     def __init__(self):
         self.streams = {}
         self.held = []
-        """Of every message handed out: stream, consumer, and how many of that name had been dropped before."""
+        """Every message handed out."""
         self.drops = Counter()
 
     def consumer(self, stream, name):
@@ -49,6 +58,10 @@ class Past:
 
     def consumers(self, stream):
         return self.streams[stream].consumers.values() if stream in self.streams else ()
+
+    def settled(self, step):
+        """The message that a `settle` is about, if any was handed out."""
+        return self.held[step.arguments[0] % len(self.held)] if self.held else None
 
     async def resolved(self, step, side):
         """The step with every `Near` replaced by the number it stands for now, and a length of time by its end."""
@@ -105,7 +118,8 @@ class Past:
 
     def _pull(self, stream, name, limit, *, answer, **_):
         got = answer["got"] if isinstance(answer, dict) else answer
-        self.held += [(stream, name, self.drops[stream, name]) for one in got if "error" not in one]
+        drops = self.drops[stream, name]
+        self.held += [Held(stream, name, drops, one["sequence"]) for one in got if "error" not in one]
 
     _fetch = _pull
 

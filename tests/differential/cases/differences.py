@@ -31,6 +31,8 @@ DIFFERENCES = {
         do.publish("S.b", msg_id="0"), change(retention="interest", duplicate_window=30.0),
         do.publish("S.b", msg_id="0")],
     accepted.of_a_deleted_consumer: [new(), *put("ab"), make(), pull(1), drop(), make(), pull(1), ack(0)],
+    accepted.all_above_an_exhausted_one: [new(retention="interest"), make(ack_policy="all", max_deliver=1), *put("abc"),
+        pull(2), nak(0), pull(), ack(1)],
     accepted.newest_of_all_behind_a_gap: [new(), *put("ab"), remove(2), do.last("S", ">")],
     accepted.beginning_with_the_last_behind_a_gap: [new(), *put("ab"), remove(2), make(deliver_policy="last")],
     accepted.another_choice: [new(), *put("b"), make(deliver_policy="last_per_subject", filter_subject="S.a"),
