@@ -100,6 +100,19 @@ class Reader:
                     raise AssertionError(f"{self.kind} ended by itself")
                 await asyncio.sleep(0.01)
 
+    async def until_all(self, everything):
+        """Until it has seen all of these. Patience is for standing still: thousands may be left to read."""
+        missing, seen = set(everything), 0
+        while missing:
+            async with asyncio.timeout(PATIENCE):
+                while len(self.bodies) == seen:
+                    if self.task.done():
+                        self.task.result()
+                        raise AssertionError(f"{self.kind} ended by itself")
+                    await asyncio.sleep(0.01)
+            missing.difference_update(self.bodies[seen:])
+            seen = len(self.bodies)
+
 
 async def read_messages(js, reader):
     consumer = await js.consumer("S", "c")

@@ -78,7 +78,7 @@ async def kill_rounds(kind, rounds):
                     publisher.cancel()
                 await asyncio.gather(*publishers, return_exceptions=True)
                 everything = await stored(stream)
-                await reader.until(lambda bodies: set(bodies) >= set(everything))
+                await reader.until_all(everything)
             return acknowledged, everything, reader.bodies
 
 

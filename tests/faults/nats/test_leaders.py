@@ -50,7 +50,7 @@ async def moved(kind, disturb):
                 enough.set()
                 await publisher
                 everything = await stored(stream)
-                await reader.until(lambda bodies: set(bodies) >= set(everything))
+                await reader.until_all(everything)
             return acknowledged, everything, reader.bodies
 
 
