@@ -25,6 +25,7 @@ from headrace.core.errors import BrokerError, ClosedError, ConfigError, Fault, P
 from headrace.core.message import MAX_HEADER_BYTES, Message, check_message, check_topic
 from headrace.streams.api import StreamManager
 from headrace.streams.errors import MessageTooLargeError, NoStreamResponseError, PublishRefusedError, StreamError
+from headrace.streams.facts import StreamReceipt, system_of
 from headrace.streams.info import PubAck
 from headrace.streams.joining import check_subscribe, join
 from headrace.streams.options import StreamMessage, StreamPublishOptions
@@ -50,6 +51,7 @@ class StreamBroker:
         self.streams = streams
         """The opened engine, as given."""
         self._create = create
+        self._system = system_of(streams)
         self._topics = Topics(streams)
         self._subscriptions: set[StreamSubscription] = set()
         self._closed = False
@@ -159,6 +161,7 @@ class StreamBroker:
             max_in_flight=in_flight,
             prefetch=in_flight if options.prefetch is None else min(options.prefetch, in_flight),
             remake=joined.remake,
+            system=self._system,
         )
         self._subscriptions.add(subscription)
         try:
@@ -215,7 +218,7 @@ class StreamBroker:
 
     def _receipt(self, topic: str, ack: PubAck) -> Receipt:
         self._topics.remember(topic, ack.stream)
-        return Receipt(Position(ack.stream, ack.sequence), ack.duplicate)
+        return StreamReceipt(Position(ack.stream, ack.sequence), ack.duplicate, self._system)
 
     def _encode_all(
         self, messages: Sequence[Message], results: list[Receipt | PublishError | None]
@@ -275,7 +278,7 @@ class StreamBroker:
             return vanished
         for place, result in zip(items, await self.streams.publish_many(list(items.values())), strict=True):
             if isinstance(result, PubAck):
-                results[place] = Receipt(Position(result.stream, result.sequence), result.duplicate)
+                results[place] = StreamReceipt(Position(result.stream, result.sequence), result.duplicate, self._system)
                 continue
             message = messages[place]
             result.message_id = message.id

@@ -15,6 +15,7 @@ from headrace.streams.errors import (
     StreamError,
     StreamNotFoundError,
 )
+from headrace.streams.facts import CONSUMER, DELIVERED, SEQUENCE, STREAM, SYSTEM
 from headrace.streams.msg import Msg
 from headrace.streams.reading import is_terminal, pause_after
 from headrace.streams.session import PullSession, SessionOptions
@@ -39,6 +40,7 @@ class StreamSubscription:
         max_in_flight: int,
         prefetch: int,
         remake: Remake | None,
+        system: str = "headrace",
     ) -> None:
         self.group = group
         self.lease: float | None = lease
@@ -49,6 +51,7 @@ class StreamSubscription:
         self._sessions = [self._session]
         self._max_in_flight = max_in_flight
         self._remake = remake
+        self._system = system
         self._last = consumer.cached_info.delivered.stream
         self._held: dict[Msg, bool] = {}
         """What was handed out and is not settled, in order: whether it was started."""
@@ -124,14 +127,15 @@ class StreamSubscription:
         return Position(self._stream, self._session_of(msg).facts_of(msg)[0])
 
     def attributes(self, delivery: Delivery) -> Mapping[str, str | int]:
-        """Stream, consumer, sequence and delivery count."""
+        """System, stream, consumer, sequence and delivery count."""
         msg: Msg = delivery.token
         sequence, delivered, _ = self._session_of(msg).facts_of(msg)
         return {
-            "stream": self._stream,
-            "consumer": self._consumer.name,
-            "sequence": sequence,
-            "num_delivered": delivered,
+            SYSTEM: self._system,
+            STREAM: self._stream,
+            CONSUMER: self._consumer.name,
+            SEQUENCE: sequence,
+            DELIVERED: delivered,
         }
 
     def keep(self) -> None:

@@ -50,6 +50,12 @@ async def test_publishing_declares_the_topic_by_its_first_token():
     async with broker() as made:
         receipt = await made.publish(message("orders.new"))
         assert receipt == Receipt(position=Position("orders", 1))
+        assert hash(receipt) == hash(Receipt(position=Position("orders", 1)))
+        assert receipt.attributes() == {
+            "messaging.system": "headrace",
+            "headrace.stream": "orders",
+            "headrace.sequence": 1,
+        }
         info = await (await made.streams.stream("orders")).info()
         assert list(info.config.subjects) == ["orders", "orders.>"]
         assert (await made.publish(message("orders"))).position == Position("orders", 2)
@@ -135,7 +141,13 @@ async def test_deliveries_are_what_was_sent():
             assert delivery.message == sent
             assert (delivery.attempt, delivery.order_key, delivery.group) == (1, b"k", "g")
             assert delivery.position == Position("a", 1)
-            assert delivery.attributes()["sequence"] == 1
+            assert delivery.attributes() == {
+                "messaging.system": "headrace",
+                "headrace.stream": "a",
+                "headrace.consumer": "g@a=2Eb",
+                "headrace.sequence": 1,
+                "headrace.num_delivered": 1,
+            }
             assert delivery.start()
             delivery.ack()
             await subscription.flush()
