@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["MEMBERSHIP", "REJECTED", "RETRIABLE", "TERMINAL", "UNAVAILABLE", "Code"]
+__all__ = ["MEMBERSHIP", "REJECTED", "RETRIABLE", "UNAVAILABLE", "Code"]
 
 
 class Code(IntEnum):
@@ -247,29 +247,3 @@ MEMBERSHIP = frozenset(
     }
 )
 """Codes of a commit that failed because the group has moved on (the last two are KIP-848's)."""
-
-TERMINAL = frozenset(
-    {
-        Code.LOCAL_AUTHENTICATION,
-        Code.LOCAL_UNSUPPORTED_FEATURE,
-        Code.LOCAL_FATAL,
-        Code.LOCAL_FENCED,
-        Code.INCONSISTENT_GROUP_PROTOCOL,
-        Code.INVALID_GROUP_ID,
-        Code.INVALID_SESSION_TIMEOUT,
-        Code.TOPIC_AUTHORIZATION_FAILED,
-        Code.GROUP_AUTHORIZATION_FAILED,
-        Code.CLUSTER_AUTHORIZATION_FAILED,
-        Code.UNSUPPORTED_SASL_MECHANISM,
-        Code.ILLEGAL_SASL_STATE,
-        Code.UNSUPPORTED_VERSION,
-        Code.SECURITY_DISABLED,
-        Code.SASL_AUTHENTICATION_FAILED,
-        Code.DELEGATION_TOKEN_AUTHORIZATION_FAILED,
-        Code.DELEGATION_TOKEN_EXPIRED,
-        Code.GROUP_MAX_SIZE_REACHED,
-        Code.FENCED_INSTANCE_ID,
-        Code.UNSUPPORTED_ASSIGNOR,
-    }
-)
-"""Codes of a reader that cannot go on: asked again, it would be refused again."""

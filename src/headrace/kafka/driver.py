@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core.duration import seconds_of
 from headrace.core.errors import ConfigError
-from headrace.kafka.codes import TERMINAL, Code
+from headrace.kafka.codes import Code
 from headrace.kafka.errors import KafkaError, error_for
 from headrace.kafka.log import LOGGER, DriverLog
 from headrace.kafka.options import DriverValue, KafkaOptions, KafkaSecurity, Token
@@ -37,11 +37,10 @@ if TYPE_CHECKING:
     from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 __all__ = [
-    "BEGINNING",
-    "END",
-    "NOWHERE",
-    "PARTITION_EOF",
-    "STORED",
+    "OFFSET_BEGINNING",
+    "OFFSET_END",
+    "OFFSET_INVALID",
+    "OFFSET_STORED",
     "AdminClient",
     "Config",
     "ConfigResource",
@@ -64,9 +63,6 @@ __all__ = [
     "common_config",
     "consumer",
     "consumer_config",
-    "is_terminal",
-    "offset_of",
-    "place_of",
     "producer",
     "producer_config",
     "require",
@@ -76,13 +72,11 @@ __all__ = [
 Config = dict[str, Any]
 """Settings by the driver's names."""
 
-BEGINNING = -2
-END = -1
-STORED = -1000
-NOWHERE = -1001
-"""The driver's numbers for places that are no offsets: oldest, next to be written, committed one, none."""
-PARTITION_EOF = int(Code.LOCAL_PARTITION_EOF)
-"""The code of the event that says that a partition is read to its end."""
+OFFSET_BEGINNING = -2
+OFFSET_END = -1
+OFFSET_STORED = -1000
+OFFSET_INVALID = -1001
+"""The driver's numbers for places that are no offsets: the oldest, the next to be written, the committed one, none."""
 
 _PACKAGE = "confluent_kafka"
 _NAMES = {
@@ -301,22 +295,6 @@ def _hidden(text: str, config: Config) -> str:
     return text
 
 
-# --- places ----------------------------------------------------------------------------------------
-
-
-def place_of(topic: str, partition: int, offset: int = NOWHERE) -> TopicPartition:
-    """The driver's word for a place in a partition."""
-    place: TopicPartition = __getattr__("TopicPartition")(topic, partition, offset)
-    return place
-
-
-def offset_of(topic: str, partition: int, next_offset: int, leader_epoch: int = -1) -> TopicPartition:
-    """What to commit: the next offset to read, with the leader epoch of the record before (below 0: not known)."""
-    epoch = leader_epoch if leader_epoch >= 0 else None
-    place: TopicPartition = __getattr__("TopicPartition")(topic, partition, next_offset, leader_epoch=epoch)
-    return place
-
-
 # --- errors ----------------------------------------------------------------------------------------
 
 
@@ -331,14 +309,6 @@ def translated(error: DriverError | BaseException) -> KafkaError:
     if isinstance(error, RuntimeError):  # "Consumer closed" and the like
         return error_for(Code.LOCAL_STATE, "_STATE", str(error))
     return error_for(Code.LOCAL_FAIL, "_FAIL", f"{type(error).__name__}: {error}")
-
-
-def is_terminal(error: KafkaError) -> bool:
-    """Whether a reader that meets it is over: refused by name, by right, by the group, or the client itself is dead.
-
-    Not so a missing topic (who reads it knows how long to wait), nor a handshake that failed (it may have been cut).
-    """
-    return error.fatal or (not error.retriable and error.code in TERMINAL)
 
 
 def _text_of(error: BaseException) -> str:
