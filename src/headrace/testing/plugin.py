@@ -12,10 +12,11 @@ import pytest
 from headrace.connect import connect
 from headrace.core.broker import Broker
 from headrace.core.errors import ConfigError
+from headrace.testing.kafka.mock import KafkaMock
 from headrace.testing.kafka.server import KafkaServer
 from headrace.testing.nats.server import NatsServer
 
-__all__ = ["headrace_broker", "headrace_nats", "kafka_server"]
+__all__ = ["headrace_broker", "headrace_nats", "kafka_mock", "kafka_server"]
 
 
 @pytest.fixture
@@ -44,6 +45,13 @@ def kafka_server() -> Iterator[KafkaServer]:
         except ConfigError as error:
             _missing(error)
         yield server
+
+
+@pytest.fixture
+def kafka_mock() -> Iterator[KafkaMock]:
+    """Three brokers of librdkafka's mock cluster, for this test alone: they fail as they are told to (needs the driver)."""
+    with KafkaMock() as mock:
+        yield mock
 
 
 def _missing(error: ConfigError) -> NoReturn:
