@@ -1,0 +1,1 @@
+"""Sending: what `Sender` and `Producer` are made of."""
