@@ -2,7 +2,7 @@
 
 import asyncio
 
-from headrace.streams.config import AckPolicy
+from headrace.streams.config import AckPolicy, RetentionPolicy
 from headrace.testing.virtual import virtual_time
 from tests.unit.embedded.reading import deliveries, pull, reader, seqs, state, stream_of
 
@@ -44,6 +44,18 @@ async def test_ack_none():
         await asyncio.sleep(60)
         assert seqs(await pull(session)) == [3]
         assert session.held == 0
+
+
+@virtual_time
+async def test_ack_none_counts_what_it_deleted_by_its_delivery():
+    async with stream_of(retention=RetentionPolicy.INTEREST) as (streams, stream):
+        _, session = await reader(stream, ack_policy=AckPolicy.NONE, filter_subject="s.a")
+        await reader(stream, durable="other", filter_subject="s.b")
+        for subject in ("s.a", "s.b", "s.a", "s.a", "s.a"):
+            await streams.publish(subject, b"")
+        messages = await pull(session, 3)
+        assert (await stream.info()).state.messages == 2, "one is the other's, and one is still to come"
+        assert [message.metadata.num_pending for message in messages] == [3, 2, 1]
 
 
 @virtual_time

@@ -202,11 +202,12 @@ class EmbeddedSession:
         return reply_token(self._place.stream, self._place.name, deliveries, facts, self._pending(claim, sequence))
 
     def _pending(self, claim: Claim, sequence: int) -> int:
-        place, behind = self._place, sequence if claim.count else claim.position
+        # What was claimed with it is not counted on the disk: ack none deletes it from an interest stream at once.
+        place, beside = self._place, claim.count - 1 - claim.place(sequence) if claim.count else 0
         if claim.gap_free:
-            return max(0, claim.last_seq - behind)
+            return beside + max(0, claim.last_seq - claim.position)
         wanted = place.settings.filter
-        return place.shared.count_between(place.stream, wanted, claim.chosen, behind, claim.last_seq)
+        return beside + place.shared.count_between(place.stream, wanted, claim.chosen, claim.position, claim.last_seq)
 
     async def confirm(self, msg: Msg) -> None:
         """See `MsgOwner.confirm`."""
