@@ -168,6 +168,11 @@ def purging_some_subjects_under_pending(past, step):
     return pending and (step.options.get("subject") is not None or step.options.get("rollup") == "sub")
 
 
+@avoided("a purge, or a rollup, forgets what was handed back", "purge", "publish")
+def purging_what_was_handed_back(past, step):
+    return _deletes(step) and any(one.handed_back for one in past.consumers(_stream(step)))
+
+
 @avoided("after a purge that keeps some, or a rollup of all, `num_pending`", "purge", "publish")
 def miscounted_after_a_purge(past, step):
     filtered = any(filters_of(one.config) for one in past.consumers(_stream(step)))
@@ -184,13 +189,13 @@ def another_window_on_interest(past, step):
 
 @avoided("settling a message of a consumer that was deleted", "settle")
 def of_a_deleted_consumer(past, step):
-    held = past.settled(step)
+    held = past.handed_out(step.arguments[0])
     return held is not None and past.drops[held.stream, held.consumer] != held.drops
 
 
 @avoided("an acknowledgement of an ack-all consumer leaves an exhausted message", "settle")
 def all_above_an_exhausted_one(past, step):
-    held = past.settled(step)
+    held = past.handed_out(step.arguments[0])
     known = held and past.consumer(held.stream, held.consumer)
     if not known or known.config["ack_policy"] != "all" or step.arguments[1:] in {("nak",), ("in_progress",)}:
         return False
@@ -198,6 +203,21 @@ def all_above_an_exhausted_one(past, step):
     above = {one.sequence for one in past.held if one[:3] == held[:3] and one.sequence > floor}
     interest = past.streams[held.stream].config["retention"] == "interest"
     return interest and held.sequence in above and len(above) > pending
+
+
+@avoided("deleting a consumer of an interest stream leaves", "drop")
+def dropping_above_what_nobody_needs(past, step):
+    stream, name = step.arguments
+    one, known = past.streams.get(stream), past.consumer(stream, name)
+    if known is None or one.config["retention"] != "interest" or len(one.consumers) == 1:
+        return False
+    least, floor = known.least_deliver, known.told.get("floor_stream", 0)
+    given = {each.sequence for each in past.held if each[:2] == (stream, name) and each.deliveries >= least}
+    return one.ahead or any(each <= floor and _is_there(one, each) for each in given)
+
+
+def _is_there(one, sequence):
+    return sequence >= one.told["first_sequence"] and sequence not in one.told["deleted"]
 
 
 @avoided("the newest of several subjects needs `allow_direct`", "last_for")
@@ -235,5 +255,14 @@ def from_named_to_durable(past, step):
 
 @avoided("of two limits, what the first pushes out", "publish_many", "publish_async")
 def together_under_two_limits(past, step):
+    return any(_of_two_limits(one) for one in past.streams.values())
+
+
+@avoided("discard new: an atomic publish must fit beside what is there", "publish_atomic")
+def atomic_under_two_limits(past, step):
+    return any(_of_two_limits(one) and one.config["discard"] == "new" for one in past.streams.values())
+
+
+def _of_two_limits(one):
     total = {"max_bytes", "max_messages"}
-    return any("max_messages_per_subject" in one.config and total & one.config.keys() for one in past.streams.values())
+    return "max_messages_per_subject" in one.config and bool(total & one.config.keys())

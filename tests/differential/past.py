@@ -22,6 +22,7 @@ class Held(NamedTuple):
     consumer: str
     drops: int
     sequence: int
+    deliveries: int
 
 
 @dataclass
@@ -33,6 +34,10 @@ class PastConsumer:
     deleted: bool = False
     raised: bool = False
     """Its `max_deliver` was raised."""
+    least_deliver: float = 0
+    """The least `max_deliver` that it had."""
+    handed_back: set = field(default_factory=set)
+    """What was handed back without a delay, and not pulled again."""
 
 
 @dataclass
@@ -44,6 +49,8 @@ class PastStream:
     purged: bool = False
     purged_to: bool = False
     """Up to a sequence."""
+    ahead: bool = False
+    """A consumer began behind what was there and what came next."""
 
 
 class Past:
@@ -59,9 +66,9 @@ class Past:
     def consumers(self, stream):
         return self.streams[stream].consumers.values() if stream in self.streams else ()
 
-    def settled(self, step):
-        """The message that a `settle` is about, if any was handed out."""
-        return self.held[step.arguments[0] % len(self.held)] if self.held else None
+    def handed_out(self, place):
+        """The message that a `settle` of this place is about, if any was handed out."""
+        return self.held[place % len(self.held)] if self.held else None
 
     async def resolved(self, step, side):
         """The step with every `Near` replaced by the number it stands for now, and a length of time by its end."""
@@ -107,9 +114,12 @@ class Past:
             return
         known = self.streams[stream].consumers.get(answer["name"])
         if known is None:
-            self.streams[stream].consumers[answer["name"]] = PastConsumer(answer)
+            one = self.streams[stream]
+            one.consumers[answer["name"]] = PastConsumer(answer, least_deliver=most_of(answer))
+            one.ahead = one.ahead or answer.get("start_sequence", 0) > one.told.get("last_sequence", 0) + 1
             return
         known.raised = known.raised or most_of(known.config) < most_of(answer)
+        known.least_deliver = min(known.least_deliver, most_of(answer))
         known.config = answer
 
     def _drop(self, stream, name, *, answer):
@@ -119,9 +129,19 @@ class Past:
     def _pull(self, stream, name, limit, *, answer, **_):
         got = answer["got"] if isinstance(answer, dict) else answer
         drops = self.drops[stream, name]
-        self.held += [Held(stream, name, drops, one["sequence"]) for one in got if "error" not in one]
+        found = [Held(stream, name, drops, one["sequence"], one["deliveries"]) for one in got if "error" not in one]
+        self.held += found
+        known = self.consumer(stream, name)
+        if known is not None:
+            known.handed_back -= {one.sequence for one in found}
 
     _fetch = _pull
+
+    def _settle(self, place, how="ack", *, answer, delay=None, **_):
+        held = self.handed_out(place)
+        known = held and self.consumer(held.stream, held.consumer)
+        if known and how == "nak" and delay is None:
+            known.handed_back.add(held.sequence)
 
     def _purge(self, name, *, answer, sequence=None, **_):
         self._was_purged(name)

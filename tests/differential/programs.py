@@ -52,17 +52,12 @@ def possible(config):
 def create(draw, retention):
     """The stream S, with what is fixed in its life and what `update` may change."""
     at = draw(st.sampled_from([None, None, 10])) if retention == "limits" else None
-    config = limited(retention, draw(STREAM.filter(possible)))
+    config = draw(STREAM.filter(possible))
     return do.create("S", **fixed(retention), **config, **({"first_sequence": at} if at else {}))
 
 
 def update(retention):
-    return STREAM.map(lambda config: do.update("S", **fixed(retention), **limited(retention, config)))
-
-
-def limited(retention, config):
-    """A workqueue without a limit of consumers: which of two refusals comes first is an open defect."""
-    return {name: value for name, value in config.items() if retention != "workqueue" or name != "max_consumers"}
+    return STREAM.map(lambda config: do.update("S", **fixed(retention), **config))
 
 
 def fixed(retention):
@@ -157,9 +152,6 @@ CHANGES = options(
     metadata=st.just({"a": "b"}),
     inactive_threshold=st.just(3600.0),
 )
-NOT_KEPT = {"limits": ["none"], "workqueue": ["none"], "interest": []}
-"""What leaves an interest stream as it is delivered is counted too late: an open defect."""
-WAITING = ("max_ack_pending", "ack_wait", "backoff")
 
 
 @st.composite
@@ -167,14 +159,12 @@ def consumer_config(draw, retention):
     given = draw(CHANGES)
     given |= draw(FILTERED)
     if retention != "workqueue" or draw(st.integers(0, 3)) == 0:
-        given["ack_policy"] = draw(st.sampled_from(["explicit", "explicit", "explicit", "all", *NOT_KEPT[retention]]))
+        given["ack_policy"] = draw(st.sampled_from(["explicit", "explicit", "explicit", "all", "none"]))
         given["deliver_policy"] = draw(POLICIES)
         if given["deliver_policy"] == "by_start_sequence":
-            given["start_sequence"] = 1 if retention == "interest" else draw(st.integers(1, 8))
+            given["start_sequence"] = draw(st.integers(1, 8))
         if given["deliver_policy"] == "last_per_subject":
             given |= {} if "filter_subjects" in given else {"filter_subject": "S.a"}
-        if given["ack_policy"] == "none":
-            given = {name: value for name, value in given.items() if name not in WAITING}
     return given
 
 

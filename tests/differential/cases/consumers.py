@@ -1,6 +1,7 @@
 """Directed programs on consumers: what random ones reach seldom. After every step both infos are compared anyway."""
 
 from datetime import UTC, datetime
+from itertools import combinations
 
 from headrace.streams.config import ConsumerLimits
 from tests.differential.cases import words
@@ -9,6 +10,27 @@ from tests.differential.side import do
 
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 PAST = datetime(2001, 1, 1, tzinfo=UTC)
+REFUSED = (
+    {"ack_policy": "none"},
+    {"ack_policy": "all"},
+    {"deliver_policy": "new"},
+    {"deliver_policy": "last_per_subject"},
+    {"filter_subject": "S.a"},
+    {"filter_subject": "S.b"},
+    {"max_ack_pending": 50},
+    {"max_request_expires": 0.0005},
+)
+"""What may be wrong with a second consumer of a workqueue."""
+
+
+def every_pair(**config):
+    """Of two faults, both engines name the same one."""
+    limits = ConsumerLimits(max_ack_pending=10)
+    steps = [new(retention="workqueue", consumer_limits=limits, **config), make(filter_subject="S.a")]
+    for one, another in combinations(REFUSED, 2):
+        steps += [make(durable="d", **(one | another)), drop("d"), make("update", **(one | another))]
+    return steps
+
 
 # fmt: off
 CASES = {
@@ -93,6 +115,12 @@ CASES = {
     "interest": [new(retention="interest"), *put("a"), make(), *put("abc"), pull(2), ack(0), words.term(1),
         make(durable="d", filter_subject="S.c"), pull(2), ack(2), drop("d")],
     "interest none": [new(retention="interest"), make(ack_policy="none"), *put("abc"), pull(2)],
+    "interest none with gaps": [new(retention="interest"), make(ack_policy="none", filter_subject="S.a"),
+        make(durable="d", ack_policy="none", filter_subject="S.b"), *put("abaabaa"), pull(3), pull(1), pull(),
+        pull(2, name="d")],
+    "interest begun ahead": [new(retention="interest"), make(deliver_policy="by_start_sequence", start_sequence=4),
+        make(durable="d"), *put("abcab"), pull(2), pull(9, name="d"), ack(0), *[ack(place) for place in range(2, 7)],
+        pull(), drop("d"), *put("a"), pull(), ack(1)],
     "interest all": [new(retention="interest"), make(ack_policy="all"), *put("abc"), pull(3), ack(1)],
     "interest late": [new(retention="interest"), make(), *put("abc"), make(durable="d", deliver_policy="new"), pull(3),
         ack(0), ack(1), drop("d"), ack(2)],
@@ -101,6 +129,8 @@ CASES = {
     "workqueue rules": [new(retention="workqueue"), make(ack_policy="none"), make(ack_policy="all"),
         make(deliver_policy="new"), make(filter_subject="S.a"), make(durable="d", filter_subject="S.*"),
         make(durable="d", filter_subject="S.b"), make(durable="e", filter_subjects=["S.c", "S.b"])],
+    "every pair of faults": every_pair(),
+    "every pair of faults where there is no room": every_pair(max_consumers=1),
     "drop": [new(), make(), drop(), drop()],
     "drop recreate": [new(), *put("abc"), make(), pull(2), drop(), make(), pull()],
     "limits in flight": [new(max_messages=3), make(), *put("abc"), pull(2), *put("de"), pull()],

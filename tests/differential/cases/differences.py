@@ -33,6 +33,9 @@ DIFFERENCES = {
     accepted.of_a_deleted_consumer: [new(), *put("ab"), make(), pull(1), drop(), make(), pull(1), ack(0)],
     accepted.all_above_an_exhausted_one: [new(retention="interest"), make(ack_policy="all", max_deliver=1), *put("abc"),
         pull(2), nak(0), pull(), ack(1)],
+    accepted.purging_what_was_handed_back: [new(), *put("ab"), make(), pull(), nak(1), purge(sequence=1), pull()],
+    accepted.dropping_above_what_nobody_needs: [new(retention="interest"), make(max_deliver=1),
+        make(durable="d", filter_subject="S.b"), *put("ab"), pull(), nak(0), pull(), ack(1), drop()],
     accepted.newest_of_all_behind_a_gap: [new(), *put("ab"), remove(2), do.last("S", ">")],
     accepted.beginning_with_the_last_behind_a_gap: [new(), *put("ab"), remove(2), make(deliver_policy="last")],
     accepted.another_choice: [new(), *put("b"), make(deliver_policy="last_per_subject", filter_subject="S.a"),
@@ -42,4 +45,7 @@ DIFFERENCES = {
     accepted.together_under_two_limits: [new(), do.publish("S.a.x", b""), do.publish("S.c", b"x" * 130),
         change(max_bytes=300, max_messages_per_subject=1),
         do.publish_async(("S.a", b"x" * 130, None), ("S.c", b"x" * 20, None))],
+    accepted.atomic_under_two_limits: [
+        new(allow_atomic=True, discard="new", max_messages=1, max_messages_per_subject=1), *put("a"),
+        do.publish_atomic(("S.a", b"x", None))],
 }
