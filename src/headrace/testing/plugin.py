@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack
-from typing import NoReturn
+from collections.abc import Generator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 import pytest
 
 from headrace.connect import connect
 from headrace.core.broker import Broker
 from headrace.core.errors import ConfigError
+from headrace.testing.kafka.cluster import KafkaCluster
 from headrace.testing.kafka.mock import KafkaMock
 from headrace.testing.kafka.server import KafkaServer
 from headrace.testing.nats.server import NatsServer
 
-__all__ = ["headrace_broker", "headrace_nats", "kafka_mock", "kafka_server"]
+__all__ = ["headrace_broker", "headrace_nats", "kafka_cluster", "kafka_mock", "kafka_server"]
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -39,20 +42,30 @@ def kafka_server() -> Iterator[KafkaServer]:
     ``HEADRACE_KAFKA=host:port`` names a running one. Where none can be had the test is skipped and says why; with
     ``CI`` set it fails.
     """
-    with ExitStack() as opened:
-        try:
-            server = opened.enter_context(KafkaServer(address=os.environ.get("HEADRACE_KAFKA")))
-        except ConfigError as error:
-            _missing(error)
+    with _or_said(KafkaServer(address=os.environ.get("HEADRACE_KAFKA"))) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster() -> Iterator[KafkaCluster]:
+    """Three brokers for the tests of one module, which leave all of them running; missing as `kafka_server`."""
+    with _or_said(KafkaCluster()) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def kafka_mock() -> Iterator[KafkaMock]:
-    """Three brokers of librdkafka's mock cluster, for this test alone: they fail as they are told to (needs the driver)."""
+    """Three brokers of librdkafka's mock cluster, for this test alone; they fail as told (needs the driver)."""
     with KafkaMock() as mock:
         yield mock
 
 
-def _missing(error: ConfigError) -> NoReturn:
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+@contextmanager
+def _or_said(kafka: AbstractContextManager[T]) -> Generator[T]:
+    """Skip, or fail in CI, where there is no Java, driver or jar."""
+    with ExitStack() as opened:
+        try:
+            entered = opened.enter_context(kafka)
+        except ConfigError as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        yield entered

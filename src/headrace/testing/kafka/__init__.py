@@ -1,9 +1,10 @@
 """Kafka for tests: real brokers, alone or three, that die and come back; mock brokers that fail as they are told.
 
 Nothing here needs a running event loop: plain classes, open while their ``with`` block is. Brokers need Java 17 and the
-jars that ``python -m headrace.testing.kafka.install`` fetches; mock brokers need the driver alone.
+jars that ``python -m headrace.testing.kafka`` fetches; mock brokers need the driver alone.
 """
 
+from headrace.testing.kafka.cluster import KafkaCluster
 from headrace.testing.kafka.install import find_java, find_libs, install
 from headrace.testing.kafka.mock import DISCONNECT, Api, KafkaMock, MockRequest
 from headrace.testing.kafka.server import QUICK, KafkaServer
@@ -13,6 +14,7 @@ __all__ = [
     "DISCONNECT",
     "QUICK",
     "Api",
+    "KafkaCluster",
     "KafkaMock",
     "KafkaServer",
     "MockRequest",

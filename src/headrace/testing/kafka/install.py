@@ -1,8 +1,4 @@
-"""Apache Kafka's jars: fetched once by Maven, checked against ``jars.sha256``, found again by the servers.
-
-``python -m headrace.testing.kafka.install [FOLDER]`` puts them into ``FOLDER/libs``. It may be run again at any time:
-what is there and whole stays; what is not takes its place in one rename.
-"""
+"""Apache Kafka's jars: fetched once by Maven, checked against ``jars.sha256``, found again by the servers."""
 
 from __future__ import annotations
 
@@ -10,12 +6,11 @@ import contextlib
 import hashlib
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.errors import ConfigError
 
 __all__ = ["VERSION", "find_java", "find_libs", "install"]
 
@@ -48,7 +43,7 @@ def find_libs() -> Path:
         libs = folder / _NAME / "libs"
         if all((libs / name).is_file() for name in wanted):
             return libs
-    raise ConfigError(f"no Apache Kafka {VERSION} here: python -m headrace.testing.kafka.install (needs mvn, once)")
+    raise ConfigError(f"no Apache Kafka {VERSION} here: python -m headrace.testing.kafka (needs mvn, once)")
 
 
 def install(folder: Path | None = None) -> Path:
@@ -116,17 +111,3 @@ def _put(new: Path, libs: Path) -> None:
         new.rename(libs)
     if wrong := _wrong(libs):
         raise ConfigError(f"{libs} cannot be written, or something else writes there: {', '.join(wrong)}")
-
-
-def _main(arguments: list[str]) -> int:
-    try:
-        libs = install(Path(arguments[0]).resolve() if arguments else None)
-    except HeadraceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(f"Apache Kafka {VERSION} is in {libs}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))

@@ -45,14 +45,14 @@ def gives_producer_ids(port: int) -> bool:
     return answer[12:] == b"\0\0"
 
 
-def take_one(bootstrap: str, *, cluster: str | None = None, brokers: int = 1, timeout: float = 30.0) -> None:
-    """Return once one idempotent message is accepted, `brokers` are there, and they are of this cluster.
+def take_one(bootstrap: str, *, cluster: str | None = None, node: int | None = None, timeout: float = 30.0) -> None:
+    """Return once this node of this cluster has joined it (``None`` = any), and one idempotent message is accepted.
 
     ``BrokerTimeoutError`` if they are not in time, with what they said last.
     """
     deadline = time.monotonic() + timeout
     admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
-    _patiently(deadline, f"{bootstrap} is not whole", lambda: _is_whole(admin, cluster, brokers))
+    _patiently(deadline, f"{bootstrap} is not in its cluster", lambda: _is_in(admin, cluster, node))
     _patiently(deadline, f"{bootstrap} makes no topic", lambda: _has_topic(admin))
     _patiently(deadline, f"{bootstrap} takes no message", lambda: _takes_one(bootstrap, deadline))
 
@@ -78,9 +78,9 @@ def leader_of(bootstrap: str, topic: str, partition: int, *, timeout: float = 30
     return _leaders(admin, topic)[partition]
 
 
-def _is_whole(admin: AdminClient, cluster: str | None, brokers: int) -> bool:
+def _is_in(admin: AdminClient, cluster: str | None, node: int | None) -> bool:
     found = admin.list_topics(timeout=_ANSWER)
-    return len(found.brokers) >= brokers and cluster in {None, found.cluster_id}
+    return cluster in {None, found.cluster_id} and (node is None or node in found.brokers)
 
 
 def _has_topic(admin: AdminClient) -> bool:

@@ -12,7 +12,7 @@ from headrace.testing.kafka.install import find_java, find_libs
 from headrace.testing.kafka.process import Guarded
 from headrace.testing.kafka.settings import Sasl, Seat, Tls, new_cluster_id, properties, scram_arguments, text
 
-__all__ = ["QUICK", "KafkaServer"]
+__all__ = ["QUICK", "KafkaServer", "archive_of"]
 
 QUICK = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 """Options of the JVM with which a broker starts in half the time; for throughput give others."""
@@ -20,6 +20,11 @@ QUICK = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:aut
 _PATIENCE = 60.0
 _STEP = 0.02
 _SAID = 2_000  # characters of the log that go into an error
+
+
+def archive_of(libs: Path) -> Path:
+    """Where ``python -m headrace.testing.kafka`` keeps the classes of these jars as a JVM loads them fastest."""
+    return libs.with_name("classes.jsa")
 
 
 class KafkaServer:
@@ -66,11 +71,15 @@ class KafkaServer:
             self.open()
             self.start()
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, and remove all that is its own; what the end of the context does."""
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -142,7 +151,7 @@ class KafkaServer:
                 raise self._failed("does not start")
             time.sleep(_STEP)
         try:
-            take_one(self.inner, cluster=self.cluster, timeout=deadline - time.monotonic())
+            take_one(self.inner, cluster=self.cluster, node=self.seat.number, timeout=deadline - time.monotonic())
         except BrokerError as error:
             raise self._failed(f"does not start ({error})") from error
 
@@ -169,7 +178,10 @@ class KafkaServer:
         create_topic(self.inner, name, partitions, config)
 
     def _java(self, *arguments: str) -> list[str]:
-        return [find_java(), *self._java_options, "-cp", f"{self._libs or find_libs()}/*", *arguments]
+        libs = self._libs or find_libs()
+        archive = archive_of(libs)
+        known = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
+        return [find_java(), *known, *self._java_options, "-cp", f"{libs}/*", *arguments]
 
     def _home(self) -> Guarded:
         if self._address is not None:
