@@ -1,0 +1,145 @@
+"""Commits: what of the finished work the group's coordinator is told, and what it answers. On the driver's thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from headrace.core.errors import BrokerTimeoutError
+from headrace.kafka import driver
+from headrace.kafka.consuming.partition import Partition
+from headrace.kafka.consuming.places import ends, place
+from headrace.kafka.errors import CommitError, KafkaError
+
+__all__ = ["Commits", "Stays"]
+
+Stays = dict[tuple[str, int], Partition]
+"""The partitions that are ours now, by topic and number."""
+
+_log = logging.getLogger("headrace.kafka")
+_TICK = 0.05
+
+
+class Commits:
+    """Sent only where the value grew in its epoch, and never for a stay that is over. `fail` ends the subscription."""
+
+    def __init__(
+        self, stays: Stays, interval: float, now: Callable[[], float], fail: Callable[[BaseException], None]
+    ) -> None:
+        self._stays = stays
+        self._interval = interval
+        self._now = now
+        self._fail = fail
+        self._next = 0.0
+        self._open = 0
+        self._failure: KafkaError | None = None
+        self._troubled = False
+
+    def send_due(self, consumer: Any) -> None:
+        """Every interval: what has grown, without waiting for the answer."""
+        now = self._now()
+        if now >= self._next:
+            self._next = now + self._interval
+            self._hear_ends(consumer)
+            self.send(consumer)
+
+    def _hear_ends(self, consumer: Any) -> None:
+        """What the driver has heard of the ends of the logs; it asks nobody."""
+        for stay in self._stays.values():
+            _, high = consumer.get_watermark_offsets(place(stay.topic, stay.number), cached=True)
+            stay.end = high if high >= 0 else stay.end
+
+    def send(self, consumer: Any) -> None:
+        """What has grown, without waiting for the answer."""
+        offsets = self._grown(self._stays.values())
+        if not offsets:
+            return
+        try:
+            consumer.commit(offsets=offsets, asynchronous=True)
+            self._open += 1
+        except driver.KafkaException as error:
+            self._judge(driver.translated(error), offsets)
+
+    def wait(self, consumer: Any, stays: Iterable[Partition]) -> None:
+        """What has grown, confirmed. At a revoke: where it fails, it is the next member's to do it again."""
+        offsets = self._grown(stays)
+        if not offsets:
+            return
+        try:
+            answered = consumer.commit(offsets=offsets, asynchronous=False)
+        except driver.KafkaException as error:
+            self._judge(driver.translated(error), offsets)
+        else:
+            self._take(answered or offsets)
+
+    def settled(self, consumer: Any, timeout: float, more: Callable[[Any], None]) -> None:
+        """Everything finished so far is confirmed, or this raises. `more` gets the records that came meanwhile.
+
+        By commits that are not waited for inside of the driver: that wait has no end while the coordinator is away.
+        """
+        end = self._now() + timeout
+        failed: KafkaError | None = None
+        while not self._is_settled():
+            if not self._open:
+                self._failure = None
+                self.send(consumer)
+            record = consumer.poll(_TICK)
+            if record is not None:
+                more(record)
+            failed = self._failure or failed
+            if self._now() >= end:
+                if failed is not None:
+                    raise failed
+                raise BrokerTimeoutError(f"the coordinator confirmed no commit within {timeout:g} s")
+
+    def answered(self, error: Any, offsets: list[Any]) -> None:
+        """The driver's callback, out of a poll."""
+        self._open = max(0, self._open - 1)
+        if error is not None:
+            self._judge(driver.translated(error), offsets)
+        else:
+            self._take(offsets)
+
+    def _is_settled(self) -> bool:
+        return all(
+            (value := stay.epoch.tracker.committable) is None or value == stay.epoch.committed
+            for stay in list(self._stays.values())
+        )
+
+    def _grown(self, stays: Iterable[Partition]) -> list[Any]:
+        offsets = []
+        for stay in list(stays):
+            epoch = stay.epoch
+            value = epoch.tracker.committable
+            if value is None or epoch.dead or (epoch.sent is not None and value <= epoch.sent):
+                continue
+            epoch.sent = value
+            offsets.append(place(stay.topic, stay.number, value, epoch.leader_at(value)))
+        return offsets
+
+    def _take(self, offsets: list[Any]) -> None:
+        """The answer, partition by partition."""
+        for each in offsets:
+            if each.error is not None:
+                self._judge(driver.translated(each.error), [each])
+                continue
+            stay = self._stays.get((each.topic, each.partition))
+            if stay is not None and each.offset >= 0 and each.offset == stay.epoch.sent:
+                stay.epoch.committed = each.offset
+                self._troubled = False
+
+    def _judge(self, error: KafkaError, offsets: list[Any]) -> None:
+        """A failed commit leaves what is stored as it was: tried again at the next interval, where it is still ours."""
+        for each in offsets:
+            stay = self._stays.get((each.topic, each.partition))
+            if stay is not None:
+                stay.epoch.sent = stay.epoch.committed
+        self._failure = error
+        if ends(error):
+            failure = CommitError(f"a commit was refused: {error}", code=error.code, name=error.name, fatal=error.fatal)
+            failure.__cause__ = error
+            self._fail(failure)
+        elif not self._troubled:
+            self._troubled = True
+            _log.warning("a commit failed and is repeated: %s", error)

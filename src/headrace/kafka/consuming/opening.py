@@ -1,0 +1,221 @@
+"""Opening a subscription: what is looked up before a member joins, its poller, and how it counts what is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.core.broker import Start, StartKind
+from headrace.core.clock import Clock
+from headrace.core.delivery import Position
+from headrace.kafka import driver
+from headrace.kafka.consuming.checkpoints import Checkpoints, Reconnecting
+from headrace.kafka.consuming.handing import Handing
+from headrace.kafka.consuming.places import Key, place
+from headrace.kafka.consuming.plans import FixedPlan, GroupPlan, OutOfRange
+from headrace.kafka.consuming.poller import Listener, Plan, Poller
+from headrace.kafka.consuming.positions import Positions
+from headrace.kafka.consuming.subscription import KafkaSubscription
+from headrace.kafka.errors import UnknownTopicError
+from headrace.kafka.log import DriverLog
+from headrace.kafka.options import KafkaOptions
+from headrace.kafka.reading import KafkaPartitionOptions, KafkaReadOptions, KafkaSubscribeOptions
+from headrace.kafka.topics import Topics
+
+__all__ = ["Opening"]
+
+_IN_FLIGHT = 256
+_PREFETCH = 1_000
+_CONFIRM = 10.0
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a broker has for those who read."""
+
+    servers: Sequence[str]
+    options: KafkaOptions
+    topics: Topics
+    log: DriverLog
+    clock: Clock
+    create: bool
+
+    @asynccontextmanager
+    async def group(
+        self, names: Sequence[str], options: KafkaSubscribeOptions
+    ) -> AsyncGenerator[KafkaSubscription, None]:
+        """A member of a group, or (``group=None``) a reader of all partitions of its own."""
+        create = self.create if options.create is None else options.create
+        await self.topics.ensure(names, create=create)
+        positions = Positions(self.topics)
+        subscription = self.subscription(options)
+        if options.group is None:
+            plan: Plan = await self._all(positions, names, options)
+        else:
+            plan = await self._join(positions, names, options, create=create)
+        poller = self.poller(plan, subscription, options)
+        subscription.poller = poller
+        subscription.confirm = lambda: _confirm(poller, grouped=options.group is not None)
+        subscription.count = lambda: _backlog(positions, subscription, names, options)
+        try:
+            await _started(poller, subscription)
+            yield subscription
+        finally:
+            await subscription.aclose()
+
+    @asynccontextmanager
+    async def partition(self, name: str, options: KafkaPartitionOptions) -> AsyncGenerator[KafkaSubscription, None]:
+        """A reader of one partition, from its checkpoint."""
+        create = self.create if options.create is None else options.create
+        await self.topics.ensure([name], create=create)
+        key, positions = (name, options.partition), Positions(self.topics)
+        subscription = self.subscription(options)
+        checkpoints = Checkpoints(subscription, name, options)
+
+        async def make(listener: Reconnecting) -> Poller:
+            if options.partition >= await self.topics.partitions(name):
+                raise UnknownTopicError(f"topic {name!r} has no partition {options.partition}")
+            offset = await checkpoints.load()
+            if offset is None:
+                offset = await _first(positions, key, options.start)
+            return self.poller(FixedPlan({key: offset}, out_of_range=OutOfRange(options)), listener, options)
+
+        reconnecting = Reconnecting(subscription, checkpoints, options, make)
+        subscription.confirm = lambda: checkpoints.confirm(_CONFIRM)
+        subscription.count = lambda: _left(positions, subscription, key, options)
+        await reconnecting.open()
+        checkpoints.start()
+        try:
+            yield subscription
+        finally:
+            try:
+                await reconnecting.stop()
+                await checkpoints.stop()
+            finally:
+                await subscription.aclose()
+
+    def subscription(self, options: KafkaReadOptions) -> KafkaSubscription:
+        """One that has no poller yet."""
+        handing = Handing(options, id_header=self.options.id_header)
+        in_flight = _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
+        return KafkaSubscription(
+            handing, group=options.group, max_in_flight=in_flight, client_id=self.options.client_id, clock=self.clock
+        )
+
+    def poller(self, plan: Plan, listener: Listener, options: KafkaReadOptions) -> Poller:
+        """The thread of a subscription, not started."""
+        in_flight = _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
+        prefetch = min(_PREFETCH, in_flight) if options.prefetch is None else min(options.prefetch, in_flight)
+
+        def make(on_error: Callable[..., None], on_commit: Callable[..., None]) -> Any:
+            config = driver.consumer_config(self.servers, self.options, options)
+            return driver.consumer({**config, "on_commit": on_commit}, self.log, on_error)
+
+        return Poller(
+            make,
+            plan,
+            listener,
+            prefetch=prefetch,
+            commit_interval=options.seconds("commit_interval"),
+            clock=self.clock,
+        )
+
+    async def _join(
+        self, positions: Positions, names: Sequence[str], options: KafkaSubscribeOptions, *, create: bool
+    ) -> GroupPlan:
+        """Where a new group would begin is worked out before it is asked: a race can only repeat records."""
+        start = Start.all() if options.start is None else options.start
+        return GroupPlan(
+            options.group or "",
+            names,
+            starts=await positions.starts(await positions.keys(names), start),
+            create=create,
+            eager=options.group_protocol == "eager",
+            drain_timeout=options.seconds("drain_timeout"),
+            out_of_range=OutOfRange(options),
+        )
+
+    async def _all(self, positions: Positions, names: Sequence[str], options: KafkaSubscribeOptions) -> FixedPlan:
+        start = options.start or Start.new()
+        starts = await positions.starts(await positions.keys(names), start)
+        return FixedPlan(
+            starts, out_of_range=OutOfRange(options), added=lambda consumer, there: _added(consumer, names, there)
+        )
+
+
+async def _first(positions: Positions, key: Key, start: Start | None) -> int:
+    """Where a partition without a checkpoint begins."""
+    if start is not None and start.kind is StartKind.AT:
+        position = start.position
+        return position.value if isinstance(position, Position) else position or 0
+    return (await positions.starts([key], Start.all() if start is None else start))[key]
+
+
+async def _left(positions: Positions, subscription: KafkaSubscription, key: Key, options: KafkaPartitionOptions) -> int:
+    """Of one partition: end - position."""
+    end = (await positions.ends([key], committed=options.isolation == "read_committed"))[key]
+    position = next((stay.position for stay in subscription.stays if stay.position >= 0), None)
+    if position is None:
+        position = (await positions.starts([key], Start.all()))[key]
+    return max(0, end - position)
+
+
+async def _started(poller: Poller, subscription: KafkaSubscription) -> None:
+    try:
+        await poller.start()
+    except BaseException as error:
+        subscription.failed(error)
+        raise
+
+
+def _added(consumer: Any, names: Sequence[str], there: frozenset[Key]) -> list[Key]:
+    """Partitions of these topics that are not there yet. On the driver's thread."""
+    found = []
+    for name in names:
+        topic = consumer.list_topics(name, timeout=5.0).topics.get(name)
+        found += [
+            (name, number) for number in (topic.partitions if topic is not None else ()) if (name, number) not in there
+        ]
+    return found
+
+
+async def _confirm(poller: Poller, *, grouped: bool) -> None:
+    if grouped:
+        await poller.call(
+            lambda consumer: poller.commits.settled(consumer, _CONFIRM, lambda one: poller.take(consumer, [one]))
+        )
+
+
+def _committed(consumer: Any, places: list[Any]) -> dict[Key, int]:
+    """On the driver's thread."""
+    if not places:
+        return {}
+    try:
+        found = consumer.committed(places, timeout=_CONFIRM)
+    except driver.KafkaException as error:
+        raise driver.translated(error) from error
+    for each in found:
+        if each.error is not None:
+            raise driver.translated(each.error)
+    return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
+
+
+async def _backlog(
+    positions: Positions, subscription: KafkaSubscription, names: Sequence[str], options: KafkaSubscribeOptions
+) -> int:
+    """The sum over all partitions of end - position; of others' partitions what is not committed."""
+    keys = await positions.keys(names)
+    ours = {(stay.topic, stay.number): stay.position for stay in subscription.stays if stay.position >= 0}
+    committed: dict[Key, int] = {}
+    if options.group is not None:
+        others = [place(*key) for key in keys if key not in ours]
+        committed = await subscription.poller.call(lambda consumer: _committed(consumer, others))
+    ends = await positions.ends(keys, committed=options.isolation == "read_committed")
+    low = await positions.starts([key for key in keys if key not in ours and key not in committed], Start.all())
+    total = 0
+    for key in keys:
+        position = ours.get(key, committed.get(key, low.get(key, 0)))
+        total += max(0, ends[key] - position)
+    return total

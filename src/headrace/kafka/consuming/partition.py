@@ -1,0 +1,138 @@
+"""Partition: one stay of a partition with us, from its assignment to its end; Epoch: one run over its offsets.
+
+The loop's thread owns both. The driver's thread makes a stay and ends it, and reads one integer meanwhile: what may be
+committed. A delivery holds its epoch and never looks one up by number, so a late one cannot touch a newer stay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.core.message import Message
+from headrace.kafka.tracker import OffsetTracker
+
+__all__ = ["Epoch", "Held", "Partition", "Run"]
+
+
+class Epoch:
+    """Offsets that only grow. ``dead``: nothing that is settled in it counts any more."""
+
+    __slots__ = ("arrivals", "committed", "dead", "leaders", "number", "out", "partition", "sent", "started", "tracker")
+
+    def __init__(self, partition: Partition, number: int) -> None:
+        self.partition = partition
+        self.number = number
+        self.tracker = OffsetTracker()
+        self.dead = False
+        self.out = 0
+        """Handed out and not settled."""
+        self.started: set[Held] = set()
+        """Of these, what a run was granted for, last time it was asked."""
+        self.leaders: deque[tuple[int, int]] = deque()
+        """(first offset, leader epoch) of records begun, where it changes."""
+        self.arrivals: deque[tuple[int, int]] = deque()
+        """(first offset, when it came in ns) of each batch that is not finished."""
+        self.sent: int | None = None
+        """The driver's thread: what was sent to be committed last."""
+        self.committed: int | None = None
+        """The driver's thread: what the group's coordinator has confirmed (partition mode: the store)."""
+
+    def since_ns(self) -> int | None:
+        """When the oldest unfinished record came; ``None``: all are finished."""
+        oldest, arrivals = self.tracker.oldest, self.arrivals
+        if oldest is None:
+            arrivals.clear()
+            return None
+        while len(arrivals) > 1 and arrivals[1][0] <= oldest:
+            arrivals.popleft()
+        return arrivals[0][1]
+
+    def leader_at(self, offset: int) -> int:
+        """The leader epoch of the record before `offset`, the next one to read; -1 = unknown."""
+        leaders = self.leaders
+        while len(leaders) > 1 and leaders[1][0] < offset:
+            leaders.popleft()
+        return leaders[0][1] if leaders and leaders[0][0] < offset else -1
+
+
+class Partition:
+    """One stay. ``live``: runs may begin."""
+
+    __slots__ = ("end", "epoch", "held_bytes", "live", "number", "on_quiet", "paused", "position", "source", "topic")
+
+    def __init__(self, topic: str, number: int, position: int) -> None:
+        self.topic = topic
+        self.number = number
+        self.source = f"{topic}/{number}"
+        self.position = position
+        """The next record to hand out; below 0: not known before the first one."""
+        self.epoch = Epoch(self, 1)
+        self.end: int | None = None
+        """Behind the last record of the log, as the driver has heard. The driver's thread writes it."""
+        self.live = True
+        self.held_bytes = 0
+        """Bytes of records handed out and unfinished."""
+        self.paused = False
+        self.on_quiet: Callable[[], None] | None = None
+        """Called once nothing runs any more, while it is being revoked."""
+
+    def __repr__(self) -> str:
+        return f"<Partition {self.source} epoch {self.epoch.number}{'' if self.live else ', ended'}>"
+
+    def begin(self, offsets: Sequence[int], leader: int, received_ns: int) -> Epoch:
+        """Records are handed out, read from this leader epoch: the epoch they belong to.
+
+        Ascending `offsets`. Where they do not go on above the last one, the log was cut or somebody went back:
+        what comes is handled again, and the epoch before is over.
+        """
+        epoch = self.epoch
+        if epoch.tracker.begun is not None and offsets[0] <= epoch.tracker.begun:
+            epoch.dead = True
+            epoch = self.epoch = Epoch(self, epoch.number + 1)
+            self.held_bytes = 0
+        epoch.since_ns()  # lets go of what is finished
+        epoch.tracker.begin_many(offsets)
+        epoch.arrivals.append((offsets[0], received_ns))
+        if not epoch.leaders or epoch.leaders[-1][1] != leader:
+            epoch.leaders.append((offsets[0], leader))
+        self.position = offsets[-1] + 1
+        return epoch
+
+    def ended(self) -> None:
+        """The stay is over: nothing may begin, nothing counts."""
+        self.live = False
+        self.epoch.dead = True
+
+    def run_over(self, held: Held) -> None:
+        """One run less."""
+        started = self.epoch.started
+        started.discard(held)
+        if not started and self.on_quiet is not None:
+            self.on_quiet()
+
+
+class Held(msgspec.Struct, eq=False, gc=False):
+    """What a delivery and its views share beside the settlement: the record, and where it stands."""
+
+    epoch: Epoch
+    offset: int
+    message: Message
+    stamp: int
+    """The kind of its timestamp: 0 none, 1 the sender's, 2 the broker's."""
+    received_ns: int
+
+
+class Run(msgspec.Struct, eq=False):
+    """Records of one partition as they came, in order."""
+
+    partition: Partition
+    records: list[Any]
+    received_ns: int
+    at: int = 0
+    """How many of them were handed out."""
+    end: int | None = None
+    """The log's end behind them, where the driver has said so: what lies between are no records."""

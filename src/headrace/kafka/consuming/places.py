@@ -1,0 +1,27 @@
+"""Places: a partition, and an offset in it, in the driver's words; and which errors end a reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.kafka import driver
+from headrace.kafka.errors import AuthenticationError, AuthorizationError, KafkaError, UnknownTopicError
+
+__all__ = ["Key", "ends", "place"]
+
+Key = tuple[str, int]
+"""Topic and number of a partition."""
+
+_FINAL = (AuthenticationError, AuthorizationError, UnknownTopicError)
+
+
+def place(topic: str, partition: int, offset: int = driver.OFFSET_INVALID, leader: int = -1) -> Any:
+    """The driver's name for it. `leader`: epoch of the leader that the record before came from, -1 = unknown."""
+    if leader < 0:
+        return driver.TopicPartition(topic, partition, offset)
+    return driver.TopicPartition(topic, partition, offset, leader_epoch=leader)
+
+
+def ends(error: KafkaError) -> bool:
+    """Whether trying again is of no use; all else the driver mends by itself."""
+    return error.fatal or (isinstance(error, _FINAL) and not error.retriable)

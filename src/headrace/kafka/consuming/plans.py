@@ -1,0 +1,245 @@
+"""Plans: what a poller reads. A group's topics, as its members share them out; or partitions of its own choice."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from headrace.kafka import driver
+from headrace.kafka.codes import MEMBERSHIP
+from headrace.kafka.consuming.partition import Partition
+from headrace.kafka.consuming.places import Key, ends, place
+from headrace.kafka.consuming.poller import Poller
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownGroupError
+from headrace.kafka.reading import KafkaReadOptions
+
+__all__ = ["FixedPlan", "GroupPlan", "OutOfRange"]
+
+_log = logging.getLogger("headrace.kafka")
+_ASK = 5.0
+_AGAIN = 0.2
+_PARTITIONS_EVERY = 30.0
+
+
+class OutOfRange:
+    """What is done about a position that the broker has no record at any more; and about all other errors."""
+
+    def __init__(self, options: KafkaReadOptions) -> None:
+        self._policy = options.on_out_of_range
+
+    def __call__(self, poller: Poller, consumer: Any, record: Any) -> None:
+        """Go on elsewhere, aloud, or raise; what passes by itself is only logged."""
+        error = driver.translated(record.error())
+        if isinstance(error, OffsetOutOfRangeError):
+            self._jump(poller, consumer, record, error)
+        elif ends(error):
+            raise error
+        else:
+            _log.warning("%s/%s: %s", record.topic(), record.partition(), error)
+
+    def _jump(self, poller: Poller, consumer: Any, record: Any, error: KafkaError) -> None:
+        topic, number = record.topic(), record.partition()
+        if self._policy == "stop":
+            raise error
+        low, high = consumer.get_watermark_offsets(place(topic, number), timeout=_ASK)
+        target = low if self._policy == "earliest" else high
+        stay = poller.stays.get((topic, number))
+        position = stay.position if stay is not None else None
+        _log.warning("%s/%s: position %s is out of range, reading goes on at %s", topic, number, position, target)
+        consumer.seek(place(topic, number, target))
+
+
+class GroupPlan:
+    """The topics of a group.
+
+    ``starts``: where each partition begins in a topic that is new to the group, worked out before. These places are
+    stored before the group is joined; where others are in it already, the first assignment stores its own.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        topics: Sequence[str],
+        *,
+        starts: Mapping[Key, int],
+        create: bool,
+        eager: bool,
+        drain_timeout: float,
+        out_of_range: OutOfRange,
+    ) -> None:
+        self._group = group
+        self._topics = list(topics)
+        self._starts = starts
+        self._create = create
+        self._eager = eager
+        self._drain_timeout = drain_timeout
+        self._fresh: set[str] = set()
+        """Topics that are new to the group and have no places yet."""
+        self.trouble = out_of_range
+        self._poller: Poller
+
+    def begin(self, poller: Poller, consumer: Any) -> None:
+        """Give a new group its places, then subscribe. ``UnknownGroupError``: there is none, and none is to be made."""
+        self._poller = poller
+        known = {
+            each.topic for each in self._committed(consumer, [place(*key) for key in self._starts]) if each.offset >= 0
+        }
+        self._fresh = set(self._topics) - known
+        if self._fresh and not self._create:
+            missing = ", ".join(sorted(self._fresh))
+            raise UnknownGroupError(f"group {self._group!r} has no place in {missing}, and create is False")
+        places = [place(*key, offset) for key, offset in self._starts.items() if key[0] in self._fresh]
+        if places and self._store(consumer, places):
+            self._fresh.clear()
+        consumer.subscribe(
+            self._topics,
+            on_assign=self._guarded(self._assign),
+            on_revoke=self._guarded(self._revoke),
+            on_lost=self._guarded(self._lost),
+        )
+
+    def look(self, poller: Poller, consumer: Any) -> None:
+        """The coordinator tells; there is nothing to look for."""
+
+    def _guarded(self, callback: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
+        """What a callback raises must not go through the driver, which loses its head over it."""
+
+        def call(consumer: Any, given: list[Any]) -> None:
+            try:
+                callback(consumer, given)
+            except Exception as error:  # noqa: BLE001  (it ends the subscription)
+                self._poller.fail(driver.translated(error) if isinstance(error, driver.KafkaException) else error)
+
+        return call
+
+    def _assign(self, consumer: Any, given: list[Any]) -> None:
+        """Partitions come. Their committed offsets are read until the answer is there: none is never guessed."""
+        places = self._placed(consumer, given)
+        stays = [Partition(each.topic, each.partition, each.offset) for each in places]
+        if self._eager:
+            consumer.assign(places)
+        else:
+            consumer.incremental_assign(places)
+        self._poller.keep(stays)
+
+    def _revoke(self, consumer: Any, given: list[Any]) -> None:
+        """Partitions go: what runs may end, what is finished is committed."""
+        poller = self._poller
+        stays = self._stays_of(given)
+        if stays and poller.patient:
+            quiet = threading.Event()
+            poller.tell(poller.listener.revoking, stays, quiet.set)
+            quiet.wait(self._drain_timeout)
+        poller.commits.wait(consumer, stays)
+        self._drop(consumer, given, stays, lost=False)
+
+    def _lost(self, consumer: Any, given: list[Any]) -> None:
+        """They are another's already."""
+        self._drop(consumer, given, self._stays_of(given), lost=True)
+
+    def _drop(self, consumer: Any, given: list[Any], stays: list[Partition], *, lost: bool) -> None:
+        self._poller.drop(stays, lost=lost)
+        if self._eager:
+            consumer.unassign()
+        else:
+            consumer.incremental_unassign(given)
+
+    def _stays_of(self, given: list[Any]) -> list[Partition]:
+        stays = self._poller.stays
+        return [stays[key] for each in given if (key := (each.topic, each.partition)) in stays]
+
+    def _placed(self, consumer: Any, given: list[Any]) -> list[Any]:
+        """Where to begin each."""
+        places, missing = [], []
+        for each in self._committed(consumer, given):
+            key = each.topic, each.partition
+            if each.offset >= 0:
+                places.append(each)
+            elif each.topic in self._fresh:
+                missing.append(place(*key, self._starts.get(key, driver.OFFSET_BEGINNING)))
+            else:  # added later, beside others that have an offset
+                places.append(place(*key, driver.OFFSET_BEGINNING))
+        stored = [each for each in missing if each.offset >= 0]
+        if stored and not self._store(consumer, stored):
+            _log.warning("where group %s begins was not stored: a rebalance was on its way", self._group)
+        return places + missing
+
+    def _committed(self, consumer: Any, given: list[Any]) -> list[Any]:
+        troubled = False
+        while not self._poller.closing:
+            try:
+                answered = consumer.committed(given, timeout=_ASK)
+                error = next((each.error for each in answered if each.error is not None), None)
+                if error is None:
+                    return list(answered)
+            except driver.KafkaException as raised:
+                error = raised
+            failure = driver.translated(error)
+            if ends(failure):
+                raise failure
+            if not troubled:
+                troubled = True
+                _log.warning("the committed offsets could not be read, asked again: %s", failure)
+            self._poller.rest(_AGAIN)
+        return []
+
+    def _store(self, consumer: Any, places: list[Any]) -> bool:
+        """Commit where the group begins. False: others are in it, and this is not the time."""
+        while not self._poller.closing:
+            try:
+                answered = consumer.commit(offsets=places, asynchronous=False)
+                error = next((each.error for each in answered if each.error is not None), None)
+                if error is None:
+                    return True
+            except driver.KafkaException as raised:
+                error = raised
+            failure = driver.translated(error)
+            if failure.code in MEMBERSHIP:
+                return False
+            if ends(failure) or not failure.retriable:
+                raise failure
+            self._poller.rest(_AGAIN)
+        return False
+
+
+class FixedPlan:
+    """Partitions that nobody else shares out. ``added``: what has come to the topics since; asked for every 30 s."""
+
+    def __init__(
+        self,
+        starts: Mapping[Key, int],
+        *,
+        out_of_range: OutOfRange,
+        added: Callable[[Any, frozenset[Key]], Sequence[Key]] | None = None,
+    ) -> None:
+        self._starts = dict(starts)
+        self._added = added
+        self._next = 0.0
+        self.trouble = out_of_range
+
+    def begin(self, poller: Poller, consumer: Any) -> None:
+        """Assign."""
+        self._next = poller.now() + _PARTITIONS_EVERY
+        self._assign(poller, consumer, self._starts)
+
+    def look(self, poller: Poller, consumer: Any) -> None:
+        """Take up what was added, from its beginning."""
+        now = poller.now()
+        if self._added is None or now < self._next:
+            return
+        self._next = now + _PARTITIONS_EVERY
+        try:
+            found = self._added(consumer, frozenset(self._starts))
+        except driver.KafkaException as error:
+            _log.warning("the partitions could not be asked for: %s", driver.translated(error))
+            return
+        fresh = dict.fromkeys(found, driver.OFFSET_BEGINNING)
+        if fresh:
+            self._starts |= fresh
+            self._assign(poller, consumer, fresh)
+
+    def _assign(self, poller: Poller, consumer: Any, starts: Mapping[Key, int]) -> None:
+        consumer.incremental_assign([place(*key, offset) for key, offset in starts.items()])
+        poller.keep([Partition(*key, offset) for key, offset in starts.items()])

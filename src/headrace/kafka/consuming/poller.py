@@ -1,0 +1,341 @@
+"""Poller: the one thread that owns a driver's consumer. Only it polls, commits, pauses, seeks and closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from headrace.core.clock import Clock
+from headrace.core.errors import ClosedError
+from headrace.kafka import driver
+from headrace.kafka.codes import Code
+from headrace.kafka.consuming.commits import Commits, Stays
+from headrace.kafka.consuming.partition import Partition, Run
+from headrace.kafka.consuming.places import ends, place
+from headrace.kafka.errors import KafkaError
+
+__all__ = ["Listener", "Plan", "Poller"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("headrace.kafka")
+_TICK = 0.05
+"""Seconds of one poll: longest wait for whoever asks something of the thread."""
+_MOST = 500
+_PATIENCE = 1.0
+"""Seconds of not asking before partitions are paused: a pause throws away what the driver has fetched ahead."""
+
+
+class Listener(Protocol):
+    """Who hears of a poller. All on the loop, in order."""
+
+    def arrived(self, runs: Sequence[Run]) -> None:
+        """Records."""
+        ...
+
+    def assigned(self, stays: Sequence[Partition]) -> None:
+        """These are ours from now on."""
+        ...
+
+    def revoking(self, stays: Sequence[Partition], quiet: Callable[[], None]) -> None:
+        """They go. `quiet` is to be called once nothing of them runs."""
+        ...
+
+    def gone(self, stays: Sequence[Partition], *, lost: bool) -> None:
+        """They are ours no more."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """The poller has ended."""
+        ...
+
+
+class Plan(Protocol):
+    """What a poller reads: a group's topics, or partitions of its own. Everything on the driver's thread."""
+
+    def begin(self, poller: Poller, consumer: Any) -> None:
+        """Subscribe, or assign."""
+        ...
+
+    def look(self, poller: Poller, consumer: Any) -> None:
+        """Once per turn of the thread."""
+        ...
+
+    def trouble(self, poller: Poller, consumer: Any, record: Any) -> None:
+        """A record that is an error, and not the end of a partition. What it raises ends the poller."""
+        ...
+
+
+class Poller:
+    """`make` gets the two callbacks of the driver (errors, commits) and gives its consumer."""
+
+    def __init__(
+        self,
+        make: Callable[[Callable[..., None], Callable[..., None]], Any],
+        plan: Plan,
+        listener: Listener,
+        *,
+        prefetch: int,
+        commit_interval: float,
+        clock: Clock,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.stays: Stays = {}
+        self.listener = listener
+        self.commits = Commits(self.stays, commit_interval, clock.monotonic, self.fail)
+        self.closing = False
+        self.failure: BaseException | None = None
+        """What ends the thread at its next turn."""
+        self._make = make
+        self._plan = plan
+        self.now = clock.monotonic
+        self._now_ns = clock.now_ns
+        self._prefetch = prefetch
+        self.demand = 0
+        """Records that somebody waits for, beyond the prefetch. The loop's."""
+        self.patient = True
+        """Whether a revoke waits for what runs."""
+        self._taken = 0
+        self.pulled = 0
+        """Records that the loop has taken out of its buffer, in all. The loop writes it, the thread reads it."""
+        self._stopped = False
+        self._wanted = threading.Event()
+        self._work: deque[Callable[[Any], None]] = deque()
+        self._held_since: float | None = None
+        self._holding: list[Any] = []
+        self._span_paused: set[tuple[str, int]] = set()
+        self._over = asyncio.Event()
+        self._begun: asyncio.Future[None] = self.loop.create_future()
+        self._thread = threading.Thread(target=self._live, name="headrace-kafka-poll", daemon=True)
+
+    # -- on the loop ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin: return once the plan has begun, or raise what it raised."""
+        self._thread.start()
+        await self._begun
+
+    def wake(self) -> None:
+        """There is room again, or something to do."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Fetch nothing more; the membership stays."""
+        self._stopped = True
+        self._wanted.set()
+
+    async def call(self, work: Callable[[Any], T]) -> T:
+        """Have the thread do it, between two polls. ``ClosedError`` once it has ended."""
+        future: asyncio.Future[T] = self.loop.create_future()
+
+        def do(consumer: Any) -> None:
+            try:
+                result = work(consumer)
+            except BaseException as error:  # noqa: BLE001  (it is raised where it was asked for)
+                self.tell(_give, future, None, error)
+            else:
+                self.tell(_give, future, result, None)
+
+        if self._over.is_set():
+            raise ClosedError("the subscription has ended")
+        self._work.append(do)
+        self._wanted.set()
+        return await future
+
+    def post(self, work: Callable[[Any], None]) -> None:
+        """Have the thread do it; nobody waits."""
+        self._work.append(work)
+        self._wanted.set()
+
+    async def join(self) -> None:
+        """End the thread; what is finished was committed before. Twice is fine."""
+        self.closing = True
+        self._wanted.set()
+        await self._over.wait()
+        self._thread.join()
+
+    def _tell_failure(self, error: BaseException) -> None:
+        if self._begun.done():
+            self.listener.failed(error)
+        else:
+            self._begun.set_exception(error)
+
+    def _end(self) -> None:
+        """The thread is through: whoever still waits for it hears that it is over."""
+        self._over.set()
+        while self._work:
+            self._work.popleft()(_Ended())
+
+    # -- on the thread -------------------------------------------------------------------------------------------------
+
+    def tell(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call it on the loop. A loop that is closed hears nothing: the thread ends."""
+        try:
+            self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            self.closing = True
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, after the turn."""
+        if self.failure is None:
+            self.failure = error
+
+    def rest(self, seconds: float) -> None:
+        """Wait; not for somebody who wants it to end."""
+        self._wanted.wait(seconds)
+
+    def keep(self, stays: Sequence[Partition]) -> None:
+        """They are ours from now on."""
+        for stay in stays:
+            self.stays[stay.topic, stay.number] = stay
+        if self._stopped or self._holding:
+            self._pause([place(stay.topic, stay.number) for stay in stays])
+        self.tell(self.listener.assigned, list(stays))
+
+    def drop(self, stays: Sequence[Partition], *, lost: bool) -> None:
+        """They are ours no more."""
+        for stay in stays:
+            self.stays.pop((stay.topic, stay.number), None)
+            self._span_paused.discard((stay.topic, stay.number))
+        self.tell(lambda: self.listener.gone(stays, lost=lost))
+
+    def pause(self, consumer: Any, stay: Partition) -> None:
+        """Fetch nothing of it: too much of it is unfinished."""
+        key = stay.topic, stay.number
+        if self.stays.get(key) is stay and key not in self._span_paused:
+            self._span_paused.add(key)
+            consumer.pause([place(*key)])
+
+    def resume(self, consumer: Any, stay: Partition) -> None:
+        """Fetch it again."""
+        key = stay.topic, stay.number
+        if self.stays.get(key) is stay and key in self._span_paused:
+            self._span_paused.discard(key)
+            if not self._holding and not self._stopped:
+                consumer.resume([place(*key)])
+
+    def _live(self) -> None:
+        consumer: Any = None
+        try:
+            consumer = self._consumer = self._make(self._troubled, self.commits.answered)
+            self._plan.begin(self, consumer)
+            self.tell(_give, self._begun, None, None)
+            while not self.closing and self.failure is None:
+                self._turn(consumer)
+        except BaseException as error:  # noqa: BLE001  (told to the loop, whatever it is)
+            self.fail(driver.translated(error) if isinstance(error, driver.KafkaException) else error)
+        finally:
+            self.closing = True
+            if self.failure is not None:
+                self.tell(self._tell_failure, self.failure)
+            try:
+                if consumer is not None:
+                    self._close(consumer)
+            finally:
+                self.tell(self._end)
+
+    def _turn(self, consumer: Any) -> None:
+        while self._work:
+            self._work.popleft()(consumer)
+        self.commits.send_due(consumer)
+        self._plan.look(self, consumer)
+        room = 0 if self._stopped else self._prefetch + self.demand - (self._taken - self.pulled)
+        if room <= 0:
+            self._hold(consumer)
+            return
+        self._release(consumer)
+        first = consumer.poll(_TICK)
+        if first is not None:
+            records = [first]
+            if room > 1:
+                records += consumer.consume(min(room, _MOST) - 1, 0)
+            self.take(consumer, records)
+
+    def take(self, consumer: Any, records: Sequence[Any]) -> None:
+        """Sort records by partition, and hand them over."""
+        received_ns = self._now_ns()
+        runs: list[Run] = []
+        for record in records:
+            stay = self.stays.get((record.topic(), record.partition()))
+            error = record.error()
+            if error is not None and error.code() != Code.LOCAL_PARTITION_EOF:
+                self._plan.trouble(self, consumer, record)
+                continue
+            if stay is None:
+                continue  # it came with the end of its stay
+            run = runs[-1] if runs and runs[-1].partition is stay and runs[-1].end is None else None
+            if run is None:
+                run = Run(stay, [], received_ns)
+                runs.append(run)
+            if error is not None:
+                run.end = record.offset()
+            else:
+                run.records.append(record)
+        count = sum(len(run.records) for run in runs)
+        self._taken += count
+        if runs:
+            self.tell(self.listener.arrived, runs)
+
+    def _hold(self, consumer: Any) -> None:
+        """No room, or nobody wants anything. First nothing is asked; after a while all is paused and polled again."""
+        now = self.now()
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since < _PATIENCE and not self._stopped:
+            self._wanted.wait(_TICK)
+            self._wanted.clear()
+            return
+        if not self._holding and self.stays:
+            self._pause([place(*key) for key in self.stays])
+        record = consumer.poll(_TICK)
+        if record is not None:
+            self.take(consumer, [record])
+
+    def _pause(self, places: list[Any]) -> None:
+        if places:
+            self._consumer.pause(places)
+            self._holding += places
+
+    def _release(self, consumer: Any) -> None:
+        self._held_since = None
+        self._wanted.clear()
+        if self._holding:
+            places, self._holding = self._holding, []
+            ours = [
+                each
+                for each in places
+                if (key := (each.topic, each.partition)) in self.stays and key not in self._span_paused
+            ]
+            if ours:
+                consumer.resume(ours)
+
+    def _troubled(self, error: KafkaError) -> None:
+        """The driver's word on its connections; it tries again by itself, but for what can never work."""
+        if ends(error):
+            self.fail(error)
+
+    def _close(self, consumer: Any) -> None:
+        try:
+            consumer.close()
+        except (driver.KafkaException, RuntimeError) as error:
+            _log.warning("the consumer did not close well: %s", error)
+
+
+class _Ended:
+    """In place of a consumer that is closed: whatever is asked of it fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ClosedError("the subscription has ended")
+
+
+def _give(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

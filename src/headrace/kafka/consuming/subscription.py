@@ -1,0 +1,306 @@
+"""KafkaSubscription: what a worker pulls from. It hands records out, keeps what waits, and knows what may begin."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from headrace.core.clock import Clock
+from headrace.core.delivery import Ack, Delivery, Nak, Outcome, Position, Reject
+from headrace.core.errors import ClosedError, UsageError
+from headrace.flow.letter import one_line
+from headrace.kafka.consuming.again import Again
+from headrace.kafka.consuming.delivery import KafkaDelivery
+from headrace.kafka.consuming.facts import facts_of
+from headrace.kafka.consuming.handing import Handing
+from headrace.kafka.consuming.partition import Held, Partition, Run
+from headrace.kafka.consuming.poller import Poller
+
+__all__ = ["KafkaSubscription"]
+
+_log = logging.getLogger("headrace.kafka")
+_PATIENCE = 30.0
+
+
+class KafkaSubscription:
+    """One member. `backlog` asks the brokers; `confirm` returns once everything finished is committed, or saved."""
+
+    lease: float | None = None
+    """Nothing expires."""
+
+    def __init__(
+        self,
+        handing: Handing,
+        *,
+        group: str | None,
+        max_in_flight: int,
+        client_id: str,
+        clock: Clock,
+    ) -> None:
+        self.group = group
+        self.poller: Poller
+        self.confirm: Callable[[], Awaitable[None]]
+        self.count: Callable[[], Awaitable[int]]
+        self.stays: list[Partition] = []
+        self._handing = handing
+        self._client_id = client_id
+        self._clock = clock
+        self._most = max_in_flight
+        self._runs: deque[Run] = deque()
+        self._again = Again(self.ring)
+        self._out = 0
+        """Handed out and not settled, in epochs that are not over."""
+        self._late = 0
+        self._failure: BaseException | None = None
+        self._bell: asyncio.Future[None] | None = None
+        self.held_back = False
+        """Whether nothing is handed out for the moment: what is finished cannot be saved."""
+        self._pulling = self._stopped = self._closed = False
+
+    @property
+    def late_settles(self) -> int:
+        """See `Subscription.late_settles`: what a partition took with it when it went."""
+        return self._late
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    # -- what a worker asks ------------------------------------------------------------------------------------------
+
+    async def pull(self, limit: int, wait: float) -> Sequence[Delivery]:
+        """See `Subscription.pull`."""
+        if self._pulling:
+            raise UsageError("one pull at a time")
+        if self._closed:
+            raise ClosedError("the subscription was closed")
+        self._pulling = True
+        self.poller.demand = min(limit, self._most)
+        self.poller.wake()
+        try:
+            return await self._pull(limit, wait)
+        finally:
+            self._pulling = False
+            self.poller.demand = 0
+
+    def start(self, delivery: Delivery) -> bool:
+        """See `Subscription.start`. False once its partition goes: nobody here will run it."""
+        held: Held = delivery.token
+        epoch = held.epoch
+        if epoch.partition.live and not epoch.dead:
+            epoch.started.add(held)
+            return True
+        if held in epoch.started and not epoch.dead:
+            epoch.partition.run_over(held)
+        return False
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """See `Subscription.settle`. Of an epoch that is over nothing counts: others do it again."""
+        held: Held = delivery.token
+        epoch = held.epoch
+        if epoch.dead:
+            self._late += 1
+            return
+        partition = epoch.partition
+        self._out -= 1
+        epoch.out -= 1
+        partition.held_bytes -= held.message.size
+        if type(outcome) is Ack or type(outcome) is Reject:
+            epoch.tracker.finish(held.offset)
+        elif partition.live and not self._closed:
+            self._redeliver(delivery, held, outcome)
+        partition.run_over(held)
+        if partition.paused:
+            self._handing.relieve(partition, self.poller)
+        if self._bell is not None:
+            self.ring()
+
+    def extend(self, delivery: Delivery) -> None:
+        """Nothing to prolong."""
+
+    def position(self, delivery: Delivery) -> Position | None:
+        """Topic and partition, and the offset."""
+        held: Held = delivery.token
+        return Position(held.epoch.partition.source, held.offset)
+
+    def attributes(self, delivery: Delivery) -> Mapping[str, str | int]:
+        """See `Delivery.attributes`."""
+        return facts_of(delivery, self._client_id)
+
+    def keep(self) -> None:
+        """Nothing to prolong."""
+
+    async def stop(self) -> None:
+        """See `Subscription.stop`. The membership stays until the end."""
+        self._stopped = True
+        self.poller.stop()
+        self._runs.clear()
+        self.ring()
+
+    async def flush(self) -> None:
+        """Everything finished so far is committed (partition mode: saved), or this raises."""
+        if self._closed or self._failure is not None:
+            return
+        await self.confirm()
+
+    async def backlog(self) -> int | None:
+        """See `Subscription.backlog`. Compaction and markers make it too high, never too low."""
+        waiting = len(self._again)
+        return waiting + await self.count()
+
+    async def aclose(self) -> None:
+        """Commit what is finished, leave. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self.poller.patient = False
+        self.ring()
+        try:
+            if self._failure is None:
+                await self.confirm()
+        finally:
+            self._runs.clear()
+            self._again.clear()
+            await self.poller.join()
+
+    # -- what the poller tells -----------------------------------------------------------------------------------------
+
+    def arrived(self, runs: Sequence[Run]) -> None:
+        """Records."""
+        if self._stopped or self._closed:
+            self.poller.pulled += sum(len(run.records) for run in runs)
+            return
+        self._runs.extend(runs)
+        self.ring()
+
+    def assigned(self, stays: Sequence[Partition]) -> None:
+        """These are ours from now on."""
+        self.stays += stays
+
+    def revoking(self, stays: Sequence[Partition], quiet: Callable[[], None]) -> None:
+        """Nothing of them begins any more; `quiet` once nothing of them runs."""
+        busy = 0
+
+        def one_quiet() -> None:
+            nonlocal busy
+            busy -= 1
+            if not busy:
+                quiet()
+
+        for stay in stays:
+            stay.live = False
+            if stay.epoch.started:
+                busy += 1
+                stay.on_quiet = one_quiet
+        self._drop_undelivered()
+        if not busy:
+            quiet()
+
+    def gone(self, stays: Sequence[Partition], *, lost: bool) -> None:
+        """They are ours no more. What still runs ends undisturbed, and counts for nothing."""
+        for stay in stays:
+            if stay.epoch.started:
+                _log.warning(
+                    "%s was %s while %d of its messages ran, others may run them too: %s",
+                    stay.source, "lost" if lost else "revoked", len(stay.epoch.started), _names(stay),
+                )  # fmt: skip
+            stay.on_quiet = None
+            stay.ended()
+        over = set(map(id, stays))
+        self.stays = [stay for stay in self.stays if id(stay) not in over]
+        self._recount()
+        self._drop_undelivered()
+        self.ring()
+
+    def failed(self, error: BaseException) -> None:
+        """The poller has ended: whoever pulls hears of it."""
+        self._failure = error
+        for stay in self.stays:
+            stay.ended()
+        self.ring()
+
+    def ring(self) -> None:
+        """Whoever pulls looks again."""
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    async def _pull(self, limit: int, wait: float) -> Sequence[Delivery]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        asked = wait > 0
+        while True:
+            found = self._take(min(limit, self._most - self._out))
+            if found:
+                return found
+            if self._failure is not None:
+                raise self._failure
+            if self._closed:
+                return []
+            if not asked and not self._stopped:
+                asked = True
+                await self.poller.call(_nothing)
+                continue
+            left = deadline - loop.time()
+            if left <= 0:
+                return []
+            await self._arrival(left)
+
+    def _take(self, limit: int) -> list[Delivery]:
+        found: list[Delivery] = []
+        if limit <= 0 or self.held_back:
+            return found
+        if len(self._again):
+            found += self._again.due(limit)
+            for delivery in found:
+                held: Held = delivery.token
+                held.epoch.out += 1
+                held.epoch.partition.held_bytes += held.message.size
+        if self._runs and len(found) < limit and not self._stopped:
+            self._handing.hand_out(self, self.poller, self._runs, limit - len(found), found)
+            self._recount()
+        else:
+            self._out += len(found)
+        return found
+
+    def _recount(self) -> None:
+        self._out = sum(stay.epoch.out for stay in self.stays)
+
+    def _redeliver(self, delivery: Delivery, held: Held, outcome: Outcome) -> None:
+        """The same record again, from our own memory: Kafka cannot take one back."""
+        delay, more = (outcome.delay, 1) if isinstance(outcome, Nak) else (0.0, 0)
+        again = KafkaDelivery(held.message, delivery.attempt + more, delivery.order_key, self, held)
+        self._again.add(again, held.offset, delay)
+
+    def _drop_undelivered(self) -> None:
+        """Records of partitions that go: the next member reads them."""
+        self.poller.pulled += sum(len(run.records) - run.at for run in self._runs if not run.partition.live)
+        self._runs = deque(run for run in self._runs if run.partition.live)
+        self._again.drop(lambda delivery: not delivery.token.epoch.partition.live)
+        self.poller.wake()
+
+    async def _arrival(self, wait: float) -> None:
+        self._bell = asyncio.get_running_loop().create_future()
+        due = self._again.next_due()
+        if due is not None:
+            wait = min(wait, max(0.0, due - asyncio.get_running_loop().time()))
+        try:
+            async with asyncio.timeout(wait):
+                await self._bell
+        except TimeoutError:
+            return
+        finally:
+            self._bell = None
+
+
+def _names(stay: Partition) -> str:
+    return one_line(", ".join(sorted(held.message.id for held in stay.epoch.started)[:5]))
+
+
+def _nothing(_: Any) -> None:
+    """Asked of the thread to know that it has polled."""
