@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from types import MethodType
-from typing import cast
 
 from headrace.core.duration import Duration, seconds_of, seconds_or_none
 from headrace.core.errors import (
@@ -95,8 +95,7 @@ class Sender:
         ``UsageError``, ``ConfigError`` for what is no message, ``ClosedError``; ``PublishError`` for what is refused
         or could not be handed over: too large, topic missing or refused, brokers away past ``delivery_timeout``.
         """
-        self._check()
-        self._checks.check(message)
+        self.check(message)
         lane = self._lane
         future = self._hand_over(message) if lane.clear and message.topic in self._topics.known else None
         if future is not None:
@@ -136,6 +135,10 @@ class Sender:
 
         Raises only if nothing was started (``ClosedError``). Cancelled: what was accepted goes its way.
         """
+        return await (await self.submit_many(messages)).outcome()
+
+    async def submit_many(self, messages: Iterable[Message]) -> Many:
+        """The first half of `send_many`: all of them were handed over, or have their result; `Many.outcome` waits."""
         self._check()
         many = Many(self, list(messages))
         self._refuse_bad(many)
@@ -145,8 +148,12 @@ class Sender:
             await self._hand_over_all(many)
         finally:
             self._lane.leave()
-        await many.landed()
-        return cast("list[ProduceResult | PublishError]", many.results)
+        return many
+
+    def check(self, message: Message) -> None:
+        """What `submit` raises before anything is queued."""
+        self._check()
+        self._checks.check(message)
 
     async def flush(self, timeout: Duration | None = None) -> None:
         """Until everything that was accepted before has its result. ``BrokerTimeoutError`` after `timeout`."""
@@ -169,6 +176,7 @@ class Sender:
         seconds = seconds_of(timeout, "timeout")
         if os.getpid() != self._pid:
             return
+        first = self._closing is None
         if self._closing is None:
             self._lane.close(ClosedError("the producer was closed"))
             self._closing = asyncio.get_running_loop().create_task(self._close(seconds if flush else None))
@@ -177,7 +185,8 @@ class Sender:
             for _, waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
-        await asyncio.shield(self._closing)
+        with nullcontext() if first else suppress(BrokerTimeoutError):
+            await asyncio.shield(self._closing)
 
     # -- one message --------------------------------------------------------------------------------------------
 

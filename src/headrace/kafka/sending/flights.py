@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from headrace.core.errors import PublishError
 from headrace.core.message import Message
@@ -160,11 +160,12 @@ class Many:
                 results[place] = error(self.messages[place].id)
         self._land(self.handed - self._counted)
 
-    async def landed(self) -> None:
-        """Until all that was handed over has its result."""
+    async def outcome(self) -> list[ProduceResult | PublishError]:
+        """One result per message, in order, once all that was handed over has one."""
         if self.open:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        return cast("list[ProduceResult | PublishError]", self.results)
 
     def _land(self, count: int) -> None:
         self._counted += count
