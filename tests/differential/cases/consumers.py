@@ -104,6 +104,8 @@ CASES = {
         pull(), ack(0), ack(1), ack(2), pull(), ack(3), pull()],
     "update lower max_deliver": [new(), *put("ab"), make(max_deliver=5), pull(2), nak(0), pull(1), nak(2),
         make("update", max_deliver=2), pull()],
+    "update to one delivery": [new(), *put("ab"), make(), pull(), nak(0), pull(), make("update", max_deliver=1), nak(2),
+        pull(), make("update", max_deliver=3)],
     "max_ack_pending": [new(), *put("abcdef"), make(max_ack_pending=2), pull(), nak(0), pull(), ack(1), pull(), ack(2),
         pull()],
     "max_ack_pending delete": [new(), *put("abcdef"), make(max_ack_pending=2), pull(), remove(1), pull()],

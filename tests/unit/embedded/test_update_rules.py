@@ -153,3 +153,15 @@ async def test_changes_apply():
         assert await state(consumer) == ((1, 1), (0, 0), 1, 0, 2)
         assert seqs(await pull(session)) == [2, 4]
         assert (await consumer.info()).config.max_deliver == 4
+
+
+@virtual_time
+async def test_one_delivery_shows_no_redeliveries():
+    async with stream_of(1) as (_, stream):
+        consumer, session = await reader(stream)
+        (message,) = await pull(session)
+        await message.nak()
+        await pull(session)
+        assert (await consumer.info()).num_redelivered == 1
+        await stream.update_consumer(ConsumerConfig(durable="c", max_deliver=1))
+        assert (await consumer.info()).num_redelivered == 0

@@ -184,7 +184,7 @@ def info_of(
         delivered=SequenceInfo(consumer=row.delivered_c, stream=row.delivered_s),
         ack_floor=SequenceInfo(consumer=row.floor_c, stream=row.floor_s),
         num_ack_pending=outstanding(connection, row, now),
-        num_redelivered=_count(connection, redelivered, (row.id,)),
+        num_redelivered=0 if settings.max_deliver == 1 else _count(connection, redelivered, (row.id,)),
         num_waiting=waiting,
         num_pending=pending_of(connection, state, row, wall),
         paused=left > 0,
