@@ -12,13 +12,14 @@ from headrace.kafka.errors import (
 )
 from headrace.kafka.options import KafkaOptions, KafkaSecurity, Token
 from headrace.kafka.reading import KafkaPartitionOptions, KafkaReadOptions, KafkaSubscribeOptions
-from headrace.kafka.stores import MemoryOffsetStore, OffsetStore
+from headrace.kafka.stores import DirectoryOffsetStore, MemoryOffsetStore, OffsetStore
 from headrace.kafka.tracker import OffsetTracker
 
 __all__ = [
     "AuthenticationError",
     "AuthorizationError",
     "CommitError",
+    "DirectoryOffsetStore",
     "KafkaError",
     "KafkaOptions",
     "KafkaPartitionOptions",

@@ -7,6 +7,7 @@ while that thread polls it. Making one may block (for a bearer token the driver 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def __getattr__(name: str) -> Any:
 
 
 def common_config(servers: Sequence[str], options: KafkaOptions) -> Config:
-    """What every client needs; `driver_options` are not in it yet."""
+    """What every client needs; `driver_options` are not in it yet. ``ConfigError`` for a file that cannot be read."""
     config: Config = {"bootstrap.servers": ",".join(servers), "client.id": options.client_id}
     if options.security is not None:
         config |= _security(options.security)
@@ -175,6 +176,10 @@ def admin_config(servers: Sequence[str], options: KafkaOptions) -> Config:
 
 
 def _security(security: KafkaSecurity) -> Config:
+    for name in ("ca_file", "certificate_file", "key_file"):
+        path = getattr(security, name)
+        if path is not None and not os.access(path, os.R_OK):  # the driver's own words do not name the file
+            raise ConfigError(f"{name} cannot be read: {str(path)!r}")
     given = {
         "security.protocol": _PROTOCOLS[security.protocol],
         "sasl.mechanism": security.mechanism,
