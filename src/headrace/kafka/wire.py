@@ -10,7 +10,7 @@ from headrace.core.headers import NO_HEADERS, Headers, Value, value_of_bytes
 from headrace.core.message import Message
 from headrace.flow import letter
 
-__all__ = ["UNREADABLE", "Encoded", "Record", "Tombstone", "decode", "encode"]
+__all__ = ["UNREADABLE", "Encoded", "Record", "RecordHeaders", "Tombstone", "decode", "encode"]
 
 UNREADABLE = "Headrace-Kafka-Unreadable"
 """The one header of a record whose headers the driver cannot read; its value is the record's position."""
@@ -42,6 +42,47 @@ class Tombstone(Message, frozen=True, kw_only=True, gc=False):
     body: bytes = b""
 
 
+Pairs = list[tuple[str, bytes | None]]
+"""Headers as the driver hands them out."""
+
+
+class RecordHeaders(Headers):
+    """The headers of a record, at least one: their bytes become text on first access, most are never looked at.
+
+    A null value reads as an empty one.
+    """
+
+    __slots__ = ("_raw",)
+    _raw: Pairs
+
+    def __init__(self, raw: Pairs) -> None:
+        self._raw = raw
+        self._pairs = None
+
+    def items(self) -> tuple[tuple[str, Value], ...]:
+        """All pairs in order."""
+        if self._pairs is None:
+            self._pairs = tuple([(name, value_of_bytes(raw) if raw else "") for name, raw in self._raw])
+        return self._pairs
+
+    @property
+    def size(self) -> int:
+        """Bytes in names and values."""
+        size = 0
+        for name, raw in self._raw:
+            size += len(name) if name.isascii() else len(name.encode())
+            if raw:
+                size += len(raw)
+        return size
+
+    def to_block(self) -> bytes:
+        """``Name: value`` CRLF lines."""
+        return Headers.trusted(self.items()).to_block()
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class Record(Protocol):
     """What is asked of the driver's record, each once: asked again for unreadable headers, it hands out broken ones."""
 
@@ -57,7 +98,7 @@ class Record(Protocol):
         """The kind of timestamp (0: none, 1: the sender's, 2: the broker's), and milliseconds."""
         ...
 
-    def headers(self) -> list[tuple[str, bytes | None]] | None:
+    def headers(self) -> Pairs | None:
         """Names and values."""
         ...
 
@@ -118,18 +159,15 @@ def _id_of(raw: bytes | None) -> str:
     return text if fits and not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text) else ""
 
 
-def _lifted(pairs: list[tuple[str, bytes | None]], id_header: str) -> tuple[Headers, str]:
-    """The headers without the id's, and the first id."""
-    lowered, length = id_header.lower(), len(id_header)
-    message_id: str | None = None
-    kept: list[tuple[str, Value]] = []
-    for name, raw in pairs:
-        if len(name) == length and name.lower() == lowered:
-            if message_id is None:
-                message_id = _id_of(raw)
-        else:
-            kept.append((name, value_of_bytes(raw) if raw else ""))
-    return Headers.trusted(kept) if kept else NO_HEADERS, message_id or ""
+def _lifted(pairs: Pairs, id_header: str) -> tuple[Headers, str]:
+    """The headers without the id's, and the first id. Spelled as ours it counts, else in any case of letters."""
+    kept = [pair for pair in pairs if pair[0] != id_header]
+    if len(kept) == len(pairs):
+        lowered = id_header.lower()
+        spelled = next((name for name, _ in pairs if name.lower() == lowered), None)
+        return (RecordHeaders(kept), "") if spelled is None else _lifted(pairs, spelled)
+    first = pairs[0] if pairs[0][0] == id_header else next(pair for pair in pairs if pair[0] == id_header)
+    return RecordHeaders(kept) if kept else NO_HEADERS, _id_of(first[1])
 
 
 def _unreadable(position: str) -> Headers:

@@ -1,6 +1,7 @@
 """Messages to records and back: nothing is lost, nothing kills a pull, dead letters carry their origin."""
 
 import logging
+import pickle
 
 import pytest
 from confluent_kafka import Message as DriverRecord
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.core.delivery import Delivery, Position
 from headrace.core.errors import UsageError
-from headrace.core.headers import NO_HEADERS, Headers
+from headrace.core.headers import NO_HEADERS, Headers, value_of_bytes
 from headrace.core.message import Message
 from headrace.flow import letter
 from headrace.kafka import wire
@@ -85,8 +86,10 @@ def test_without_a_legal_id_it_is_the_place(raw):
 @pytest.mark.parametrize("raw", [b"x", b"x" * 255, "ä€".encode(), b"a b/c"])
 def test_a_legal_id_is_lifted_out(raw):
     assert read(record_of(headers=[(ID, raw)])).id == raw.decode()
-    message = read(record_of(headers=[("a", b"1"), ("headrace-ID", raw), (ID, b"second"), ("a", b"2")]))
-    assert (message.id, message.headers) == (raw.decode(), Headers([("a", "1"), ("a", "2")]))
+    for name in (ID, "headrace-ID"):
+        message = read(record_of(headers=[("a", b"1"), (name, raw), (name, b"second"), ("a", b"2")]))
+        assert (message.id, message.headers) == (raw.decode(), Headers([("a", "1"), ("a", "2")]))
+    assert read(record_of(headers=[("headrace-ID", b"other"), (ID, raw)])).id == raw.decode()
 
 
 def test_header_values_keep_their_bytes_and_null_is_empty():
@@ -94,6 +97,23 @@ def test_header_values_keep_their_bytes_and_null_is_empty():
     headers = read(record_of(headers=given)).headers
     assert headers.items() == (("a", b"\xff\x00"), ("a", ""), ("B", ""), ("c", b" blank "), ("d", "ü"))
     assert headers == Headers(headers.items())
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(codec="utf-8"), max_size=5), st.none() | st.binary(max_size=5)), min_size=1
+    )
+)
+def test_headers_that_nobody_has_looked_at_are_like_all_others(given_pairs):
+    lazy, plain = wire.RecordHeaders(given_pairs), read(record_of(headers=given_pairs), "no such header").headers
+    eager = Headers.trusted([(name, value_of_bytes(raw or b"")) for name, raw in given_pairs])
+    assert (lazy.size, bool(lazy), len(lazy)) == (eager.size, True, len(eager))
+    assert lazy.items() == plain.items() == eager.items()
+    assert (lazy, hash(lazy), lazy.to_block()) == (eager, hash(eager), eager.to_block())
+    assert wire.RecordHeaders(given_pairs) == eager
+    assert lazy.add("a", "1") == eager.add("a", "1")
+    assert pickle.loads(pickle.dumps(wire.RecordHeaders(given_pairs))) == eager
+    assert repr(lazy) == repr(eager)
 
 
 def test_the_id_header_is_replaced_when_sent():
