@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from headrace.core.clock import Clock
 from headrace.core.message import Message
 from headrace.flow.judge import FailureEvent, FailureStage, OnFailure
+from headrace.kafka.consuming.facts import CLIENT, SYSTEM
 
 __all__ = ["Failures"]
 
@@ -48,7 +49,7 @@ class Failures:
             policy=None,
             will_retry=will_retry,
             time=_EPOCH + timedelta(microseconds=self._clock().now_ns() // 1_000),
-            attributes={"messaging.system": "kafka", "messaging.client.id": self._client_id},
+            attributes={SYSTEM: "kafka", CLIENT: self._client_id},
         )
         try:
             answer = self._on_failure(event)

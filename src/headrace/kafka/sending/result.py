@@ -9,6 +9,7 @@ from headrace.core.broker import Receipt
 from headrace.core.delivery import Position
 from headrace.core.errors import ConfigError, Fault, PublishError, PublishInterruptedError, PublishTimeoutError
 from headrace.kafka.codes import Code
+from headrace.kafka.consuming.facts import CLIENT, OFFSET, PARTITION, SYSTEM
 from headrace.kafka.errors import KafkaError, fault_of
 
 __all__ = ["ProduceResult", "interrupted", "publish_error"]
@@ -44,12 +45,12 @@ class ProduceResult(Receipt, frozen=True, gc=False):
         return f"ProduceResult({self.topic}/{self.partition}@{self.offset}, attempt={self.attempt})"
 
     def attributes(self) -> Mapping[str, str | int]:
-        """OpenTelemetry's names, schema 1.44."""
+        """The facts of the record for logs and spans."""
         return {
-            "messaging.system": "kafka",
-            "messaging.destination.partition.id": str(self.partition),
-            "messaging.kafka.offset": self.offset,
-            "messaging.client.id": self.client_id,
+            SYSTEM: "kafka",
+            PARTITION: str(self.partition),
+            OFFSET: self.offset,
+            CLIENT: self.client_id,
         }
 
 
