@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable, Generator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -46,8 +47,9 @@ def connect(
     """Open the engine that `url` names. Closing the broker closes the engine.
 
     A directory or ``:memory:``: embedded. ``nats://``, ``tls://``: JetStream; commas between several servers of one
-    cluster. ``options``: the engine's own (``EmbeddedOptions``, ``JetStreamOptions``). ``create=False``: what does not
-    exist is not made. A wrong scheme, query key or kind of options is a ``ConfigError``, an engine that is not built
+    cluster. ``kafka://host:port,host:port?client_id=name``: Apache Kafka. ``options``: the engine's own
+    (``EmbeddedOptions``, ``JetStreamOptions``, ``KafkaOptions``). ``create=False``: what does not exist is not made. A
+    wrong scheme, query key or kind of options is a ``ConfigError``, an engine that is not built
     an ``UnsupportedError``; both are raised here, before any I/O.
     """
     text = os.fspath(url)
@@ -74,8 +76,6 @@ def _embedded(url: str, options: Any) -> Callable[[bool, Clock | None], Awaitabl
     path = _path_of(url)
 
     async def open_it(create: bool, clock: Clock | None) -> Broker:  # noqa: FBT001  (called in one place)
-        from dataclasses import replace
-
         from headrace.embedded.broker import EmbeddedBroker
         from headrace.embedded.engine import opened
 
@@ -128,6 +128,40 @@ def _servers_of(url: str) -> list[str]:
     return servers
 
 
+def _kafka(url: str, options: Any) -> Callable[[bool, Clock | None], Awaitable[Broker]]:
+    from headrace.kafka.options import KafkaOptions, addresses
+
+    given = KafkaOptions() if options is None else options
+    if not isinstance(given, KafkaOptions):
+        raise ConfigError(f"options must be KafkaOptions for Kafka, got {type(options).__name__}")
+    brokers, client_id = _brokers_of(url)
+    addresses(brokers)
+    if client_id is not None:
+        given = replace(given, client_id=client_id)
+
+    async def open_it(create: bool, clock: Clock | None) -> Broker:  # noqa: FBT001  (called in one place)
+        from headrace.kafka.broker import KafkaBroker
+
+        broker = KafkaBroker(brokers, options=given, create=create, clock=clock)
+        await broker.open()
+        return broker
+
+    return open_it
+
+
+def _brokers_of(url: str) -> tuple[str, str | None]:
+    """``kafka://one:9092,two:9092?client_id=name``: the addresses, and the client's name if it has one."""
+    bare, _, query = url.partition("://")[2].partition("?")
+    if "@" in bare:
+        raise ConfigError("url must not hold credentials: they go into KafkaOptions(security=…)")
+    client_id = None
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key != "client_id":
+            raise ConfigError(f"url has an unknown query key {key[:64]!a}: options go into KafkaOptions")
+        client_id = value
+    return bare, client_id
+
+
 def _not_built(name: str) -> Callable[[str, Any], Any]:
     def refuse(*_: object) -> Any:
         raise UnsupportedError(f"the {name} engine is not built yet in this version of headrace")
@@ -140,6 +174,6 @@ _SCHEMES: dict[str, Callable[[str, Any], Callable[[bool, Clock | None], Awaitabl
     "file": _embedded,
     "nats": _jetstream,
     "tls": _jetstream,
-    "kafka": _not_built("Kafka"),
+    "kafka": _kafka,
     "sqs": _not_built("SQS"),
 }

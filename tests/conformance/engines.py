@@ -25,7 +25,7 @@ def run_at(place, coroutine):
 
 
 def is_server(place):
-    return str(place).startswith("nats://")
+    return str(place).startswith(("nats://", "kafka://"))
 
 
 def brokers(place):

@@ -1,11 +1,11 @@
-"""Both engines keep the promises of the seam and of the stream model: in a directory, without a disk, on a server."""
+"""All engines keep the promises of the seam, stream engines those of their model: on a directory, in memory, on servers."""
 
 import pytest
 
 from headrace.core.broker import Capabilities
 from headrace.testing.conformance import broker_checks, stream_checks
 from headrace.testing.nats import NatsServer
-from tests.conformance.engines import brokers, capabilities, managers, run
+from tests.conformance.engines import brokers, capabilities, managers, run, run_at
 from tests.conformance.together import accounts, judged
 
 BROKER = [check.name for check in broker_checks(Capabilities())]
@@ -40,6 +40,16 @@ def verdicts(request):
     wanted = [(item.callspec.params["kind"], item.callspec.params["name"]) for item in items]
     with NatsServer(config=accounts(2 * len(wanted))) as server:
         return judged(wanted, lambda number: server.url.replace("//", f"//u{number}:p@"))
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("name", BROKER)
+def test_kafka(name, kafka_server):
+    place = f"kafka://{kafka_server.bootstrap}"
+    (check,) = [check for check in broker_checks(capabilities(place)) if check.name == name]
+    if check.excluded:
+        pytest.skip(check.excluded)
+    run_at(place, check.run(brokers(place)))
 
 
 @pytest.mark.servers

@@ -22,7 +22,7 @@ from headrace.core.broker import (
 from headrace.core.clock import Clock, current_clock
 from headrace.core.delivery import Position
 from headrace.core.errors import ClosedError, ConfigError, PublishError, UnsupportedError
-from headrace.core.message import MAX_HEADER_BYTES, Message
+from headrace.core.message import Message
 from headrace.kafka import driver
 from headrace.kafka.consuming.opening import Opening
 from headrace.kafka.consuming.stats import PartitionStats, stats_of
@@ -236,9 +236,8 @@ def check_start(names: Sequence[str], options: KafkaSubscribeOptions | KafkaPart
 
 
 def _capabilities(options: KafkaOptions) -> Capabilities:
-    room = options.max_message_bytes - MAX_HEADER_BYTES
     return Capabilities(
         key_order=KeyOrder.GROUP, ordered=True, durable=True, groups=Groups.MANY, broadcast=True, delayed_nak=True,
-        replay=_STARTS, many_topics=True, max_body=room if room > 0 else None,
+        replay=_STARTS, many_topics=True, max_body=options.max_message_bytes,
         time_resolution=timedelta(milliseconds=1),
     )  # fmt: skip

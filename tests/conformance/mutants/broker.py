@@ -336,6 +336,11 @@ class NoBound(WrongBroker):
         return replace(options, max_in_flight=None)
 
 
+class TakesMoreAhead(WrongBroker):
+    def options(self, options):
+        return replace(options, prefetch=None)
+
+
 # --- groups, workers -----------------------------------------------------------------------------
 
 
@@ -457,7 +462,9 @@ MUTANTS = {
     "late_settle_counted": with_subscription(LateSettleRaises),
     "pull_limits": with_subscription(PullsOneTooMany),
     "cancelled_pull_loses_nothing": with_subscription(PullLosesWhenCancelled),
-    "max_in_flight_and_prefetch_hold": NoBound,
+    "max_in_flight_holds": NoBound,
+    "prefetch_leaves_the_rest": TakesMoreAhead,
+    "each_message_to_one_member": EverybodySeesAll,
     "two_members_share": EverybodySeesAll,
     "third_group_sees_all": OneGroupForAll,
     "member_leaves_hands_over": with_subscription(LeavesToTheLease),

@@ -8,7 +8,7 @@ import contextlib
 from headrace.core.broker import Subscription
 from headrace.core.errors import AlreadySettledError, UsageError
 from headrace.core.headers import Headers
-from headrace.testing.conformance.check import COUNTS, DELAYED_NAK, LEASE, ORDERED, BrokerCheck, OpenBroker
+from headrace.testing.conformance.check import COUNTS, DELAYED_NAK, LEASE, ONE_BY_ONE, ORDERED, BrokerCheck, OpenBroker
 from headrace.testing.conformance.tools import (
     LEASE_SECONDS,
     PATIENCE,
@@ -334,8 +334,21 @@ async def cancelled_pull_loses_nothing(open_broker: OpenBroker) -> None:
 
 
 @BrokerCheck.of()
-async def max_in_flight_and_prefetch_hold(open_broker: OpenBroker) -> None:
-    """Never more than ``max_in_flight`` unsettled; with ``prefetch=0`` others get the rest."""
+async def max_in_flight_holds(open_broker: OpenBroker) -> None:
+    """Never more than ``max_in_flight`` unsettled; a place that is free is used."""
+    topic = new_topic("full")
+    async with open_broker() as broker, broker.subscribe(topic, join("full", max_in_flight=3)) as subscription:
+        await publish_bodies(broker, topic, range(8))
+        held = await receive(subscription, 3, limit=10)
+        assert len(held) == 3, f"3 may be in flight, {len(held)} are"
+        await stays_quiet(subscription)
+        held[0].ack()
+        assert len(await subscription.pull(10, PATIENCE)) == 1, "one place is free, and not one message came"
+
+
+@BrokerCheck.of(ONE_BY_ONE)
+async def prefetch_leaves_the_rest(open_broker: OpenBroker) -> None:
+    """With ``prefetch=0`` a member that is full leaves the others the rest."""
     topic = new_topic("flight")
     async with (
         open_broker() as broker,
@@ -344,12 +357,8 @@ async def max_in_flight_and_prefetch_hold(open_broker: OpenBroker) -> None:
     ):
         await publish_bodies(broker, topic, range(8))
         held = await receive(subscription, 3, limit=10)
-        assert len(held) == 3, f"3 may be in flight, {len(held)} are"
-        await stays_quiet(subscription)
         rest = await receive(other, 3, limit=10)
         assert not set(bodies(held)) & set(bodies(rest)), "two members hold the same message"
-        held[0].ack()
-        assert len(await subscription.pull(10, PATIENCE)) == 1, "one place is free, and not one message came"
 
 
 CHECKS: tuple[BrokerCheck, ...] = (
@@ -370,5 +379,6 @@ CHECKS: tuple[BrokerCheck, ...] = (
     late_settle_counted,
     pull_limits,
     cancelled_pull_loses_nothing,
-    max_in_flight_and_prefetch_hold,
+    max_in_flight_holds,
+    prefetch_leaves_the_rest,
 )

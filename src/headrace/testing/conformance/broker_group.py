@@ -22,6 +22,7 @@ from headrace.testing.conformance.check import (
     DURABLE,
     MANY_GROUPS,
     NAMED_GROUPS,
+    ONE_BY_ONE,
     REPLAY,
     SOME_KEY_ORDER,
     BrokerCheck,
@@ -48,6 +49,26 @@ HANDLED_BEFORE: ContextVar[str | None] = ContextVar("HANDLED_BEFORE", default=No
 
 
 @BrokerCheck.of(NAMED_GROUPS)
+async def each_message_to_one_member(open_broker: OpenBroker) -> None:
+    """What one member of a group has acknowledged no other gets, however they come and go."""
+    topic, got = new_topic("one"), list[bytes]()
+
+    async def work(broker: Broker) -> None:
+        async with broker.subscribe(topic, join("one")) as subscription:
+            while len(set(got)) < 40:
+                for delivery in await subscription.pull(3, QUIET):
+                    if delivery.start():
+                        got.append(delivery.message.body)
+                        delivery.ack()
+
+    async with open_broker() as broker, asyncio.timeout(PATIENCE * 2):
+        for key in range(10):
+            await publish_bodies(broker, topic, range(4 * key, 4 * key + 4), key=b"%d" % key)
+        await asyncio.gather(work(broker), work(broker))
+    assert sorted(got) == sorted(b"%d" % n for n in range(40)), f"got more than once: {Counter(got).most_common(3)}"
+
+
+@BrokerCheck.of(NAMED_GROUPS, ONE_BY_ONE)
 async def two_members_share(open_broker: OpenBroker) -> None:
     """Two members of a group get each message once, between them."""
     topic = new_topic("share")
@@ -66,14 +87,14 @@ async def third_group_sees_all(open_broker: OpenBroker) -> None:
     """Each group gets every message, whatever the others do."""
     topic = new_topic("groups")
     async with open_broker() as broker:
-        await publish_bodies(broker, topic, range(3))
+        await publish_bodies(broker, topic, range(3), key=b"k")
         for group in ("one", "two", "three"):
             async with broker.subscribe(topic, join(group)) as subscription:
                 got = bodies(await acknowledge(subscription, 3))
                 assert got == [b"0", b"1", b"2"], f"group {group} got {got}"
 
 
-@BrokerCheck.of(NAMED_GROUPS)
+@BrokerCheck.of(NAMED_GROUPS, ONE_BY_ONE)
 async def member_leaves_hands_over(open_broker: OpenBroker) -> None:
     """A member that leaves hands over what it never started, at once and in order."""
     topic = new_topic("leave")
@@ -91,7 +112,7 @@ async def group_resumes_after_reopen(open_broker: OpenBroker) -> None:
     """Closed and opened again, a group goes on where it stopped."""
     topic = new_topic("resume")
     async with open_broker() as broker, broker.subscribe(topic, join("resume")) as subscription:
-        await publish_bodies(broker, topic, range(5))
+        await publish_bodies(broker, topic, range(5), key=b"k")
         await acknowledge(subscription, 2)
     async with open_broker() as broker, broker.subscribe(topic, join("resume")) as subscription:
         got = bodies(await acknowledge(subscription, 3))
@@ -104,11 +125,11 @@ async def start_positions(open_broker: OpenBroker) -> None:
     """A new group begins where it was told to."""
     topic = new_topic("begin")
     async with open_broker() as broker:
-        receipts = [await broker.publish(message(topic, b"%d" % n)) for n in range(3)]
+        receipts = [await broker.publish(message(topic, b"%d" % n, key=b"k")) for n in range(3)]
         await asyncio.sleep(0.01)
         between = datetime.fromtimestamp(broker.clock.now_ns() / 1e9, UTC)
         await asyncio.sleep(0.01)
-        receipts += [await broker.publish(message(topic, b"%d" % n)) for n in range(3, 5)]
+        receipts += [await broker.publish(message(topic, b"%d" % n, key=b"k")) for n in range(3, 5)]
         second = receipts[1].position
         wanted: dict[StartKind, tuple[Start | None, list[bytes]]] = {
             StartKind.ALL: (Start.all(), [b"0", b"1", b"2", b"3", b"4", b"new"]),
@@ -121,10 +142,10 @@ async def start_positions(open_broker: OpenBroker) -> None:
         for kind in kinds:
             async with broker.subscribe(topic, join(f"begin-{kind.value}", start=wanted[kind][0])):
                 pass
-        await publish_bodies(broker, topic, ["new"])
+        await publish_bodies(broker, topic, ["new"], key=b"k")
         for kind in kinds:
             async with broker.subscribe(topic, join(f"begin-{kind.value}")) as subscription:
-                got = bodies(await acknowledge(subscription, len(wanted[kind][1]), wait=QUIET))
+                got = bodies(await acknowledge(subscription, len(wanted[kind][1])))
                 assert got == wanted[kind][1], f"from {kind.value} came {got}"
                 await stays_quiet(subscription, 0.05)
 
@@ -135,11 +156,11 @@ async def existing_group_ignores_start(open_broker: OpenBroker) -> None:
     topic = new_topic("again")
     async with open_broker() as broker:
         async with broker.subscribe(topic, join("again")) as subscription:
-            await publish_bodies(broker, topic, range(3))
+            await publish_bodies(broker, topic, range(3), key=b"k")
             await acknowledge(subscription, 1)
         for start in (Start.all(), Start.new()):
             async with broker.subscribe(topic, join("again", start=start)) as subscription:
-                got = bodies(await acknowledge(subscription, 1, wait=QUIET))
+                got = bodies(await acknowledge(subscription, 1))
                 assert got == [b"1" if start == Start.all() else b"2"], f"with {start} came {got}"
 
 
@@ -307,7 +328,8 @@ async def worker_end_to_end(open_broker: OpenBroker) -> None:
         done, handler = _counted(count, run)
         retry = RetryPolicy(schedule=[timedelta(milliseconds=10)])
         await _run_until(Worker(broker, topic, handler, group="end", concurrency=10, retry=retry), done)
-        async with broker.subscribe(topic, join("end", lease=LEASE_SECONDS)) as subscription:
+        lease = LEASE_SECONDS if broker.capabilities.extend else None
+        async with broker.subscribe(topic, join("end", lease=lease)) as subscription:
             await stays_quiet(subscription)
     assert len(ended) == count, f"{count} were published, {len(ended)} ended well"
     assert len(failed) == count // 100, f"{len(failed)} failed once"
@@ -321,6 +343,7 @@ async def _publish_thousand(broker: Broker, topic: str, first: int) -> None:
 
 
 CHECKS: tuple[BrokerCheck, ...] = (
+    each_message_to_one_member,
     two_members_share,
     third_group_sees_all,
     member_leaves_hands_over,

@@ -85,6 +85,8 @@ MAX_BODY = Need("max_body", lambda capabilities: capabilities.max_body is not No
 NAMED_GROUPS = Need("groups", lambda capabilities: capabilities.groups is not Groups.NONE)
 ORDERED = Need("ordered", lambda capabilities: capabilities.ordered)
 REPLAY = Need("replay with new", lambda capabilities: StartKind.NEW in capabilities.replay)
+ONE_BY_ONE = Need("members that share one by one", lambda capabilities: capabilities.key_order is not KeyOrder.GROUP)
+"""An engine that keeps the order of keys over a whole group gives its members keys, or partitions of them."""
 SOME_KEY_ORDER = Need("key_order", lambda capabilities: capabilities.key_order is not KeyOrder.NONE)
 TTL = Need("ttl", lambda capabilities: capabilities.ttl)
 
