@@ -85,5 +85,5 @@ class KafkaCluster:
 
 def _each(servers: list[KafkaServer], step: Callable[[KafkaServer], None]) -> None:
     """At the same time: one is not ready before the others are on their way."""
-    with ThreadPoolExecutor(len(servers)) as pool:
+    with ThreadPoolExecutor(len(servers) or 1) as pool:
         list(pool.map(step, servers))

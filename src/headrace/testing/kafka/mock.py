@@ -43,6 +43,8 @@ class Api(IntEnum):
     END_TXN = 26
     TXN_OFFSET_COMMIT = 28
     CONSUMER_GROUP_HEARTBEAT = 68
+    GET_TELEMETRY_SUBSCRIPTIONS = 71
+    PUSH_TELEMETRY = 72
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ class KafkaMock:
 
     Produces, consumes, balances groups of both protocols and keeps their commits; knows no admin requests, no offsets
     by time, and stores no transaction's outcome. A topic is made by `create_topic`, or with four partitions when a
-    client asks for it. Broker ``None`` = all of them. Error codes are Kafka's and the driver's: ``KafkaError.code()``.
-    A method raises ``BrokerError`` for what librdkafka refuses (a broker that there is not), ``UsageError`` outside of
-    the context.
+    client asks for it. When members join or leave, a group of the classic protocol stands still for their session
+    timeout less a second (all of it up to a second): give them a short one. Broker ``None`` = all of them. Error codes
+    are Kafka's and the driver's: ``KafkaError.code()``. A method raises ``BrokerError`` for what librdkafka refuses (a
+    broker that there is not), ``UsageError`` outside of the context.
     """
 
     def __init__(self, brokers: int = 3) -> None:

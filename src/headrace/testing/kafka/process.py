@@ -17,8 +17,15 @@ __all__ = ["Guarded"]
 
 _PATIENCE = 30.0
 # Lines on its standard input: the process group to end, or an empty line for none. The end of the input is our end,
-# by whatever signal: the kernel closes the pipe.
-_GUARD = 'group=; while read -r next; do group=$next; done; [ -z "$group" ] || kill -9 -- "-$group"; rm -rf -- "$1"'
+# by whatever signal: the kernel closes the pipe. What was told to die writes for a moment more, in spite of `rm`.
+_GUARD = """
+group=; while read -r next; do group=$next; done
+if [ -n "$group" ]; then
+  looks=200; kill -9 -- "-$group"
+  while kill -0 -- "-$group" && [ $looks -gt 0 ]; do looks=$((looks - 1)); sleep 0.05; done
+fi
+rm -rf -- "$1"
+"""
 
 
 class Guarded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ QUICK = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:aut
 
 _PATIENCE = 60.0
 _STEP = 0.02
+_START_ATTEMPTS = 3
 _SAID = 2_000  # characters of the log that go into an error
 
 
@@ -55,6 +57,7 @@ class KafkaServer:
         self.cluster = cluster or new_cluster_id()
         """Its id, as brokers tell it."""
         self._address = address
+        self._told = seat is not None  # others know its ports: they are not changed any more
         self._config = dict(config or {})
         self._tls = tls
         self._sasl = sasl
@@ -67,12 +70,16 @@ class KafkaServer:
         if self._address is not None:
             self.wait_ready()
             return self
-        try:
-            self.open()
-            self.start()
-        except BaseException:
-            self.close()
-            raise
+        for attempt in range(_START_ATTEMPTS):
+            try:
+                self.open()
+                self.start()
+                break
+            except BaseException as error:
+                self.close()
+                if not isinstance(error, BrokerError) or attempt == _START_ATTEMPTS - 1 or not self._may_move():
+                    raise
+                self.seat = Seat()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,6 +184,10 @@ class KafkaServer:
 
         create_topic(self.inner, name, partitions, config)
 
+    def _may_move(self) -> bool:
+        """Whether somebody else has one of its ports, and nobody knows them yet."""
+        return not self._told and any(_answers(port) for port in self.seat.ports)
+
     def _java(self, *arguments: str) -> list[str]:
         libs = self._libs or find_libs()
         archive = archive_of(libs)
@@ -194,3 +205,11 @@ class KafkaServer:
         home = self._home()
         status = f", exit status {home.ended}" if home.ended is not None else ""
         return BrokerError(f"{home.name} {what}{status}:\n{home.said()[-_SAID:]}")
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True

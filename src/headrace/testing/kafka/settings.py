@@ -57,6 +57,11 @@ class Seat:
     def __post_init__(self) -> None:
         self.voters = self.voters or {self.number: self.controller_port}
 
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """All three."""
+        return self.port, self.inner_port, self.controller_port
+
 
 def new_cluster_id() -> str:
     """22 characters of base64, as Kafka wants it; not beginning with a dash, which would read as an option."""
