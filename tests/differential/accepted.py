@@ -255,14 +255,15 @@ def from_named_to_durable(past, step):
 
 @avoided("of two limits, what the first pushes out", "publish_many", "publish_async")
 def together_under_two_limits(past, step):
-    return any(_of_two_limits(one) for one in past.streams.values())
+    return any("max_messages_per_subject" in one.config and _is_limited(one) for one in past.streams.values())
 
 
 @avoided("discard new: an atomic publish must fit beside what is there", "publish_atomic")
-def atomic_under_two_limits(past, step):
-    return any(_of_two_limits(one) and one.config["discard"] == "new" for one in past.streams.values())
+def atomic_where_less_is_stored(past, step):
+    """By replacing, or because nobody wants it."""
+    full = [one.config for one in past.streams.values() if one.config["discard"] == "new" and _is_limited(one)]
+    return any("max_messages_per_subject" in config or config["retention"] == "interest" for config in full)
 
 
-def _of_two_limits(one):
-    total = {"max_bytes", "max_messages"}
-    return "max_messages_per_subject" in one.config and bool(total & one.config.keys())
+def _is_limited(one):
+    return bool({"max_bytes", "max_messages"} & one.config.keys())

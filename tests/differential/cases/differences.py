@@ -45,7 +45,7 @@ DIFFERENCES = {
     accepted.together_under_two_limits: [new(), do.publish("S.a.x", b""), do.publish("S.c", b"x" * 130),
         change(max_bytes=300, max_messages_per_subject=1),
         do.publish_async(("S.a", b"x" * 130, None), ("S.c", b"x" * 20, None))],
-    accepted.atomic_under_two_limits: [
+    accepted.atomic_where_less_is_stored: [
         new(allow_atomic=True, discard="new", max_messages=1, max_messages_per_subject=1), *put("a"),
         do.publish_atomic(("S.a", b"x", None))],
 }
