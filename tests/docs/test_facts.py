@@ -28,6 +28,7 @@ PUBLIC = [
     "headrace.nats",
     "headrace.streams",
     "headrace.testing",
+    "headrace.testing.kafka",
     "headrace.testing.nats",
 ]
 

@@ -13,7 +13,7 @@ from headrace.connect import connect
 from headrace.core.broker import Broker
 from headrace.core.errors import ConfigError
 from headrace.testing.kafka.cluster import KafkaCluster
-from headrace.testing.kafka.install import find_java, find_libs
+from headrace.testing.kafka.jars import find_java, find_libs
 from headrace.testing.kafka.mock import KafkaMock
 from headrace.testing.kafka.native import find_librdkafka
 from headrace.testing.kafka.server import KafkaServer

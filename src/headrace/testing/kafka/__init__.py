@@ -5,7 +5,7 @@ jars that ``python -m headrace.testing.kafka`` fetches; mock brokers need the dr
 """
 
 from headrace.testing.kafka.cluster import KafkaCluster
-from headrace.testing.kafka.install import find_java, find_libs, install
+from headrace.testing.kafka.jars import find_java, find_libs, install
 from headrace.testing.kafka.mock import DISCONNECT, Api, KafkaMock, MockRequest
 from headrace.testing.kafka.server import QUICK, KafkaServer
 from headrace.testing.kafka.settings import Sasl, Seat, Tls

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headrace.core.errors import BrokerError, ConfigError
 from headrace.testing.kafka.archive import train
-from headrace.testing.kafka.install import VERSION, install
+from headrace.testing.kafka.jars import VERSION, install
 
 __all__ = ["main"]
 

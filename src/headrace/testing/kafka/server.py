@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from headrace.core.errors import BrokerError, UsageError
-from headrace.testing.kafka.install import find_java, find_libs
+from headrace.testing.kafka.jars import find_java, find_libs
 from headrace.testing.kafka.process import Guarded
 from headrace.testing.kafka.settings import Sasl, Seat, Tls, new_cluster_id, properties, scram_arguments, text
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from headrace.core.errors import BrokerError
-from headrace.testing.kafka.install import find_java, find_libs
+from headrace.testing.kafka.jars import find_java, find_libs
 from headrace.testing.kafka.server import KafkaServer
 
 __all__ = ["shared_address"]
