@@ -51,7 +51,7 @@ def possible(config):
 @st.composite
 def create(draw, retention):
     """The stream S, with what is fixed in its life and what `update` may change."""
-    at = draw(st.sampled_from([None, None, 10])) if retention == "limits" else None
+    at = draw(st.sampled_from([None, None, 10]))
     config = draw(STREAM.filter(possible))
     return do.create("S", **fixed(retention), **config, **({"first_sequence": at} if at else {}))
 
