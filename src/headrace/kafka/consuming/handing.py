@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.core.delivery import Delivery, DeliveryOwner
 from headrace.core.errors import HandlerError
+from headrace.core.headers import NO_HEADERS
 from headrace.core.message import Message
 from headrace.kafka.consuming.delivery import KafkaDelivery
 from headrace.kafka.consuming.partition import Epoch, Held, Partition, Run
@@ -65,15 +66,19 @@ class Handing:
         partition, received_ns, id_header = run.partition, run.received_ns, self._id_header
         offsets = [record.offset() for record in records]
         epoch = self._begin(run, records, offsets)
-        topic, source, size = partition.topic, partition.source, 0
+        topic, source, total = partition.topic, partition.source, 0
         for record, offset in zip(records, offsets, strict=True):
             message, stamp = decode(record, topic, source, offset, id_header)
-            size += message.size
-            held = Held(epoch, offset, message, stamp, received_ns)
-            key = message.key if self._plain else self._key_of(message, source)
+            headers, key_bytes = message.headers, message.key
+            size = len(message.body) + (len(key_bytes) if key_bytes else 0)
+            if headers is not NO_HEADERS:
+                size += headers.size
+            total += size
+            held = Held(epoch, offset, message, size, stamp, received_ns)
+            key = key_bytes if self._plain else self._key_of(message, source)
             found.append(KafkaDelivery(message, 1, key, owner, held))
         epoch.out += len(records)
-        partition.held_bytes += size
+        partition.held_bytes += total
 
     def _begin(self, run: Run, records: list[Any], offsets: list[int]) -> Epoch:
         """Records of one run that were read from several leader epochs, or go back, are begun piece by piece."""

@@ -112,7 +112,8 @@ class Partition:
         started = self.epoch.started
         started.discard(held)
         if not started and self.on_quiet is not None:
-            self.on_quiet()
+            told, self.on_quiet = self.on_quiet, None  # once: what was never started is settled, too
+            told()
 
 
 class Held(msgspec.Struct, eq=False, gc=False):
@@ -121,6 +122,8 @@ class Held(msgspec.Struct, eq=False, gc=False):
     epoch: Epoch
     offset: int
     message: Message
+    size: int
+    """Bytes of it."""
     stamp: int
     """The kind of its timestamp: 0 none, 1 the sender's, 2 the broker's."""
     received_ns: int

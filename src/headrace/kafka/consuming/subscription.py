@@ -108,7 +108,7 @@ class KafkaSubscription:
         partition = epoch.partition
         self._out -= 1
         epoch.out -= 1
-        partition.held_bytes -= held.message.size
+        partition.held_bytes -= held.size
         if type(outcome) is Ack or type(outcome) is Reject:
             epoch.tracker.finish(held.offset)
         elif partition.live and not self._closed:
@@ -260,7 +260,7 @@ class KafkaSubscription:
             for delivery in found:
                 held: Held = delivery.token
                 held.epoch.out += 1
-                held.epoch.partition.held_bytes += held.message.size
+                held.epoch.partition.held_bytes += held.size
         if self._runs and len(found) < limit and not self._stopped:
             self._handing.hand_out(self, self.poller, self._runs, limit - len(found), found)
             self._recount()
