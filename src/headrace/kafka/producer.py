@@ -15,9 +15,7 @@ from headrace.core.errors import (
     BrokerTimeoutError,
     ClosedError,
     ConfigError,
-    Fault,
     PublishError,
-    PublishTimeoutError,
     UnsupportedError,
     UsageError,
 )
@@ -32,7 +30,7 @@ from headrace.kafka.sender import Sender
 from headrace.kafka.sending.checks import unusable
 from headrace.kafka.sending.failures import Failures
 from headrace.kafka.sending.pipeline import Pipeline
-from headrace.kafka.sending.result import ProduceResult
+from headrace.kafka.sending.result import ProduceResult, in_time
 from headrace.kafka.topics import check_name
 
 __all__ = ["Producer"]
@@ -157,16 +155,7 @@ class Producer:
                 raise
         if seconds is None:
             return cast("ProduceResult", await (await self._pipeline.submit(message)))
-        accepted: asyncio.Future[Receipt] | None = None
-        try:
-            async with asyncio.timeout(seconds):
-                accepted = await self._pipeline.submit(message)
-                return cast("ProduceResult", await accepted)
-        except TimeoutError as error:
-            if isinstance(error, PublishError):
-                raise
-            fault = Fault.UNKNOWN if accepted is not None else Fault.UNAVAILABLE
-            raise PublishTimeoutError(f"no receipt after {seconds:g} s", message_id=message.id, fault=fault) from error
+        return cast("ProduceResult", await in_time(seconds, message, self._pipeline.submit))
 
     async def produce_async(self, message: Message) -> asyncio.Future[ProduceResult]:
         """Accept it, as soon as there is room; the future of its result always resolves.

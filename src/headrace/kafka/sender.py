@@ -15,7 +15,6 @@ from headrace.core.errors import (
     ConfigError,
     Fault,
     PublishError,
-    PublishTimeoutError,
     UsageError,
 )
 from headrace.core.headers import NO_HEADERS
@@ -27,16 +26,16 @@ from headrace.kafka.options import KafkaOptions
 from headrace.kafka.sending.checks import Checks, unusable
 from headrace.kafka.sending.client import Client, Flight
 from headrace.kafka.sending.clients import Clients
-from headrace.kafka.sending.flights import Many, One
+from headrace.kafka.sending.flights import Many, One, Report
 from headrace.kafka.sending.lane import Lane
 from headrace.kafka.sending.meeting import Meeting, unsent
-from headrace.kafka.sending.result import ProduceResult, interrupted, publish_error
+from headrace.kafka.sending.result import ProduceResult, in_time, interrupted, publish_error
 from headrace.kafka.topics import Topics
 from headrace.kafka.wire import encode
 
 __all__ = ["Sender"]
 
-_SLICE = 256
+_SLICE = 512
 """Messages between two looks at the loop."""
 _LOOK_AGAIN = 0.05
 """Seconds until a full driver is tried again, should no report come."""
@@ -120,16 +119,7 @@ class Sender:
         seconds = seconds_or_none(timeout, "timeout")
         if seconds is None:
             return await (await self.submit(message))
-        accepted: asyncio.Future[ProduceResult] | None = None
-        try:
-            async with asyncio.timeout(seconds):
-                accepted = await self.submit(message)
-                return await accepted
-        except TimeoutError as error:
-            if isinstance(error, PublishError):
-                raise
-            fault = Fault.UNKNOWN if accepted is not None else Fault.UNAVAILABLE
-            raise PublishTimeoutError(f"no receipt after {seconds:g} s", message_id=message.id, fault=fault) from error
+        return await in_time(seconds, message, self.submit)
 
     async def send_many(self, messages: Iterable[Message]) -> list[ProduceResult | PublishError]:
         """Send them, pipelined: one result per message, in order; a bad one fails alone.
@@ -142,11 +132,8 @@ class Sender:
         """The first half of `send_many`: all of them were handed over, or have their result; `Many.outcome` waits."""
         self._check()
         many = Many(self, list(messages))
-        for place, error in self._checks.many(many.messages).items():
-            many.results[place] = unusable(many.messages[place], error)
         await self._lane.enter()
         try:
-            await self._meet_all(many)
             await self._hand_over_all(many)
         finally:
             self._lane.leave()
@@ -234,28 +221,18 @@ class Sender:
 
     # -- many messages ------------------------------------------------------------------------------------------
 
-    async def _meet_all(self, many: Many) -> None:
-        known, results = self._topics.known, many.results
-        met: dict[str, Exception | None] = {}
-        for place, message in enumerate(many.messages):
-            topic = message.topic if results[place] is None else None
-            if topic is None or topic in known:
-                continue
-            if topic not in met:
-                met[topic] = await self._meeting.met(topic)
-            error = met[topic]
-            if error is not None:
-                results[place] = unsent(error, message.id)
-
     async def _hand_over_all(self, many: Many) -> None:
         lane, total = self._lane, len(many.messages)
         try:
             while many.upto < total:
                 lane.check()
                 client = await self._clients.open()
-                report = many.callback(client)
+                reports: dict[str, Report] = {}
                 while many.upto < total and self._clients.current is client:
-                    if lane.free and self._slice(many, client, report):
+                    if many.upto == many.checked:  # slice by slice: what was just looked at is near
+                        self._check_next(many, _SLICE)
+                        await self._meet_next(many)
+                    elif lane.free and self._slice(many, client, reports):
                         await asyncio.sleep(0)
                     else:
                         await lane.changed(None if lane.free == 0 else _LOOK_AGAIN)
@@ -267,11 +244,29 @@ class Sender:
                 raise
             self._skip(many, error)
 
-    def _slice(self, many: Many, client: Client, report: Callable[..., None]) -> bool:
+    def _check_next(self, many: Many, count: int) -> None:
+        start = many.checked
+        part = many.messages[start : start + count]
+        for index, error in self._checks.many(part).items():
+            many.results[start + index] = unusable(part[index], error)
+        many.checked = start + len(part)
+
+    async def _meet_next(self, many: Many) -> None:
+        known, results, met = self._topics.known, many.results, many.met
+        for place in range(many.upto, many.checked):
+            if results[place] is not None or (topic := many.messages[place].topic) in known:
+                continue
+            if topic not in met:
+                met[topic] = await self._meeting.met(topic)
+            error = met[topic]
+            if error is not None:
+                results[place] = unsent(error, many.messages[place].id)
+
+    def _slice(self, many: Many, client: Client, reports: dict[str, Report]) -> bool:
         """Hand over the next ones. Whether the driver took all of them."""
         messages, results, produce, id_header = many.messages, many.results, client.produce, self._id_header
         start = place = many.upto
-        stop = min(len(messages), start + min(_SLICE, self._lane.free))
+        stop = min(many.checked, start + self._lane.free)
         skipped = 0
         failed: Exception | None = None
         self._flights.add(many)
@@ -280,12 +275,15 @@ class Sender:
                 if results[place] is not None:
                     skipped += 1
                 else:
-                    message, told = messages[place], MethodType(report, place)
+                    message = messages[place]
+                    told = MethodType(
+                        reports.get(topic := message.topic) or many.callback(client, reports, topic), place
+                    )
                     if type(message) is Message and message.headers is NO_HEADERS:  # as `encode` does, without a call
                         stamp, headers = message.time_ns // 1_000_000 or 1, [(id_header, message.id)]
-                        produce(message.topic, message.body, message.key, _ANY_PARTITION, told, None, stamp, headers)
+                        produce(topic, message.body, message.key, _ANY_PARTITION, told, None, stamp, headers)
                     else:
-                        topic, value, key, pairs, stamp = encode(message, id_header)
+                        _, value, key, pairs, stamp = encode(message, id_header)
                         produce(topic, value, key, _ANY_PARTITION, told, None, stamp, pairs)
                 place += 1
         except Exception as error:  # noqa: BLE001  (whatever the driver raises)
@@ -310,6 +308,7 @@ class Sender:
 
     def _skip(self, many: Many, cause: Exception) -> None:
         """What is left will not be sent: the driver failed, or the sender was closed."""
+        self._check_next(many, len(many.messages))
         for place in range(many.upto, len(many.messages)):
             if many.results[place] is None:
                 many.results[place] = publish_error(cause, many.messages[place].id, Fault.UNAVAILABLE)

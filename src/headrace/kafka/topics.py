@@ -221,7 +221,7 @@ class Topics:
 
     async def _ensure(self, name: str, *, create: bool) -> None:
         found = (await self.metadata()).topics.get(name)
-        if found is None or found.error is not None:
+        if found is None or (found.error is not None and isinstance(driver.translated(found.error), UnknownTopicError)):
             if not create:
                 raise UnknownTopicError(f"there is no topic {name!r}, and create is False")
             await self._create(name, _DEFAULT)

@@ -31,7 +31,7 @@ class Checks:
 
     def one(self, message: Message) -> None:
         """``UsageError`` for no message, or a time that Kafka cannot keep; `check_message`'s; too large: REJECTED."""
-        for error in self.many([message]).values():
+        for error in self.many((message,)).values():
             raise error
 
     def many(self, messages: Sequence[Message]) -> dict[int, Exception]:

@@ -109,7 +109,7 @@ class Client:
         self._tell(_resolve, self.ended)
 
     def _serve(self, producer: Any) -> None:
-        while not self._stopping:
+        while not self._stopping and not self.loop.is_closed():
             if self.sending or len(producer):
                 self._poll(producer.flush if self.flushing else producer.poll, _TICK)
                 continue

@@ -17,7 +17,7 @@ from headrace.kafka.errors import KafkaError, UnknownTopicError
 from headrace.kafka.sending.client import Client
 from headrace.kafka.sending.result import ProduceResult, publish_error
 
-__all__ = ["Desk", "Many", "One"]
+__all__ = ["Desk", "Many", "One", "Report"]
 
 Report = Callable[[int, Any, Any], None]
 
@@ -93,16 +93,8 @@ class Many:
     """
 
     __slots__ = (
-        "_counted",
-        "_desk",
-        "_marked",
-        "_reported",
-        "_vanished",
-        "_waiter",
-        "handed",
-        "messages",
-        "results",
-        "upto",
+        *("_counted", "_desk", "_marked", "_reported", "_vanished", "_waiter"),
+        *("checked", "handed", "messages", "met", "results", "upto"),
     )
 
     def __init__(self, desk: Desk, messages: Sequence[Message]) -> None:
@@ -110,6 +102,10 @@ class Many:
         self.results: list[ProduceResult | PublishError | None] = [None] * len(messages)
         self.handed = 0
         self.upto = 0
+        self.checked = 0
+        """Those before this place may be handed over, or have their result."""
+        self.met: dict[str, Exception | None] = {}
+        """Topics that were not known, and why they cannot be sent to."""
         self._desk = desk
         self._vanished: set[str] = set()
         self._reported = 0
@@ -124,24 +120,27 @@ class Many:
         """Whether something was handed over that has no result."""
         return self._counted < self.handed
 
-    def callback(self, client: Client) -> Report:
-        """What is called, on the client's thread, with the place of a message and what the driver says of it."""
-        results, messages, client_id = self.results, self.messages, self._desk.client_id
+    def callback(self, client: Client, reports: dict[str, Report], topic: str) -> Report:
+        """What is called, on the client's thread, with the place of a message to `topic` and what the driver says.
+
+        It is kept in `reports`: one for all messages of a topic, and the message itself is not looked at again.
+        """
+        results, client_id = self.results, self._desk.client_id
 
         def report(place: int, error: Any, record: Any) -> None:
-            message = messages[place]
             if error is None:
                 stamp = record.timestamp()[1]
                 results[place] = ProduceResult(
-                    None, False, message.topic, record.partition(), record.offset(), stamp, 1, client_id
+                    None, False, topic, record.partition(), record.offset(), stamp, 1, client_id
                 )
             else:
-                results[place] = self._failed(message, driver.translated(error))
+                results[place] = self._failed(self.messages[place], driver.translated(error))
             self._reported += 1
             if not self._marked:
                 self._marked = True
                 client.touched.append(self)
 
+        reports[topic] = report
         return report
 
     def settle(self) -> None:

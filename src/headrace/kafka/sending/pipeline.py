@@ -235,6 +235,7 @@ class Pipeline:
     ) -> list[Result]:
         run = _Run(turn)
         _run.set(run)
+        results: list[Result]
         try:
             results = check_count(await send(messages), len(messages))
         except Exception as error:  # noqa: BLE001  (the middleware's own)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from headrace.core.broker import Receipt
 from headrace.core.delivery import Position
 from headrace.core.errors import ConfigError, Fault, PublishError, PublishInterruptedError, PublishTimeoutError
+from headrace.core.message import Message
 from headrace.kafka.codes import Code
 from headrace.kafka.consuming.facts import CLIENT, OFFSET, PARTITION, SYSTEM
 from headrace.kafka.errors import KafkaError, fault_of
 
-__all__ = ["ProduceResult", "interrupted", "publish_error"]
+__all__ = ["ProduceResult", "in_time", "interrupted", "publish_error"]
+
+T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PURGED = {Code.LOCAL_PURGE_QUEUE, Code.LOCAL_PURGE_INFLIGHT, Code.LOCAL_DESTROY}
@@ -52,6 +57,23 @@ class ProduceResult(Receipt, frozen=True, gc=False):
             OFFSET: self.offset,
             CLIENT: self.client_id,
         }
+
+
+async def in_time(seconds: float, message: Message, submit: Callable[[Message], Awaitable[asyncio.Future[T]]]) -> T:
+    """The result of a message, at most so much later. ``PublishTimeoutError``: takes nothing back.
+
+    ``UNKNOWN`` once it was accepted, ``UNAVAILABLE`` when it still waited for a place.
+    """
+    accepted: asyncio.Future[T] | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            accepted = await submit(message)
+            return await accepted
+    except TimeoutError as error:
+        if isinstance(error, PublishError):  # the driver's own
+            raise
+        fault = Fault.UNKNOWN if accepted is not None else Fault.UNAVAILABLE
+        raise PublishTimeoutError(f"no receipt after {seconds:g} s", message_id=message.id, fault=fault) from error
 
 
 def publish_error(error: Exception, message_id: str | None, fault: Fault | None = None) -> PublishError:
