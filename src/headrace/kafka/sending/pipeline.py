@@ -150,11 +150,15 @@ class Pipeline:
 
     def _start(self, turn: Turn, work: Coroutine[Any, Any, T], landed: Callable[[asyncio.Task[T]], None]) -> None:
         """A task that is cancelled before its first step runs nothing of its own: what must happen is a callback."""
+
+        def ended(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            turn.leave()
+            landed(task)
+
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(lambda _: turn.leave())
-        task.add_done_callback(landed)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
 
     # -- on the way ---------------------------------------------------------------------------------------------
 
