@@ -78,6 +78,12 @@ class OffsetTracker:
         return len(self._order)
 
     @property
+    def ahead(self) -> list[int]:
+        """The finished ones behind the oldest unfinished: what `committable` cannot tell of."""
+        unfinished = self._unfinished
+        return [offset for offset in self._order if offset not in unfinished]
+
+    @property
     def oldest(self) -> int | None:
         """The oldest unfinished offset; ``None`` = all are finished."""
         return self._order[0] if self._order else None

@@ -108,7 +108,8 @@ class Checkpoints:
             if value is None or stay is None:
                 return
             await self._repeat(lambda: self._store.save(self._topic, self._number, value))
-            self._saved = stay.epoch.committed = value
+            self._saved = value
+            stay.epoch.confirmed = value, ""
 
     def _due(self) -> tuple[int | None, Partition | None]:
         """The newest committable value, if it grew."""

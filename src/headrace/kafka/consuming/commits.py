@@ -52,7 +52,9 @@ class Commits:
 
     def send(self, consumer: Any) -> None:
         """What has grown, without waiting for the answer."""
-        offsets = self._grown(self._stays.values())
+        self._send(consumer, self._grown())
+
+    def _send(self, consumer: Any, offsets: list[Any]) -> None:
         if not offsets:
             return
         try:
@@ -63,7 +65,7 @@ class Commits:
 
     def wait(self, consumer: Any, stays: Iterable[Partition]) -> None:
         """What has grown, confirmed. At a revoke: where it fails, it is the next member's to do it again."""
-        offsets = self._grown(stays)
+        offsets = self._last(stays)
         if not offsets:
             return
         try:
@@ -83,7 +85,7 @@ class Commits:
         while not self._is_settled():
             if not self._open:
                 self._failure = None
-                self.send(consumer)
+                self._send(consumer, self._last(self._stays.values()))
             record = consumer.poll(_TICK)
             if record is not None:
                 more(record)
@@ -102,20 +104,30 @@ class Commits:
             self._take(offsets)
 
     def _is_settled(self) -> bool:
-        return all(
-            (value := stay.epoch.tracker.committable) is None or value == stay.epoch.committed
-            for stay in list(self._stays.values())
-        )
+        return all((wanted := _wanted(stay)) is None or wanted == stay.epoch.confirmed for stay in self._ours())
 
-    def _grown(self, stays: Iterable[Partition]) -> list[Any]:
+    def _ours(self) -> list[Partition]:
+        return list(self._stays.values())
+
+    def _grown(self) -> list[Any]:
+        """Where more is finished than was sent."""
         offsets = []
-        for stay in list(stays):
+        for stay in self._ours():
             epoch = stay.epoch
             value = epoch.tracker.committable
-            if value is None or epoch.dead or (epoch.sent is not None and value <= epoch.sent):
-                continue
-            epoch.sent = value
-            offsets.append(place(stay.topic, stay.number, value, epoch.leader_at(value)))
+            if value is not None and not epoch.dead and (epoch.sent is None or value > epoch.sent[0]):
+                epoch.sent = value, ""
+                offsets.append(place(stay.topic, stay.number, value, epoch.leader_at(value)))
+        return offsets
+
+    def _last(self, stays: Iterable[Partition]) -> list[Any]:
+        """What is not confirmed as it is wanted in the end."""
+        offsets = []
+        for stay in list(stays):
+            epoch, wanted = stay.epoch, _wanted(stay)
+            if wanted is not None and not epoch.dead and wanted != epoch.confirmed:
+                epoch.sent = wanted
+                offsets.append(place(stay.topic, stay.number, wanted[0], epoch.leader_at(wanted[0]), wanted[1]))
         return offsets
 
     def _take(self, offsets: list[Any]) -> None:
@@ -125,8 +137,9 @@ class Commits:
                 self._judge(driver.translated(each.error), [each])
                 continue
             stay = self._stays.get((each.topic, each.partition))
-            if stay is not None and each.offset >= 0 and each.offset == stay.epoch.sent:
-                stay.epoch.committed = each.offset
+            sent = None if stay is None else stay.epoch.sent
+            if stay is not None and sent is not None and each.offset == sent[0]:
+                stay.epoch.confirmed = sent
                 self._troubled = False
 
     def _judge(self, error: KafkaError, offsets: list[Any]) -> None:
@@ -134,7 +147,7 @@ class Commits:
         for each in offsets:
             stay = self._stays.get((each.topic, each.partition))
             if stay is not None:
-                stay.epoch.sent = stay.epoch.committed
+                stay.epoch.sent = stay.epoch.confirmed
         self._failure = error
         if ends(error):
             failure = CommitError(f"a commit was refused: {error}", code=error.code, name=error.name, fatal=error.fatal)
@@ -143,3 +156,11 @@ class Commits:
         elif not self._troubled:
             self._troubled = True
             _log.warning("a commit failed and is repeated: %s", error)
+
+
+def _wanted(stay: Partition) -> tuple[int, str] | None:
+    """What a last commit should say: the loop's summary, unless more was finished since."""
+    last, value = stay.epoch.last, stay.epoch.tracker.committable
+    if last is not None and (value is None or last[0] >= value):
+        return last
+    return None if value is None else (value, "")

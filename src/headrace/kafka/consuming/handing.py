@@ -66,6 +66,8 @@ class Handing:
         partition, received_ns, id_header = run.partition, run.received_ns, self._id_header
         offsets = [record.offset() for record in records]
         epoch = self._begin(run, records, offsets)
+        if partition.before:
+            records, offsets = _without(partition, records, offsets)
         topic, source, total = partition.topic, partition.source, 0
         for record, offset in zip(records, offsets, strict=True):
             message, stamp = decode(record, topic, source, offset, id_header)
@@ -105,3 +107,16 @@ class Handing:
 
 def _number(leader: int | None) -> int:
     return -1 if leader is None else leader
+
+
+def _without(partition: Partition, records: list[Any], offsets: list[int]) -> tuple[list[Any], list[int]]:
+    """What another member has finished already is finished here too, and not handed out."""
+    before, tracker = partition.before, partition.epoch.tracker
+    done = before.intersection(offsets)
+    for offset in done:
+        tracker.finish(offset)
+    before -= done
+    if before and max(before) < offsets[-1]:
+        before.clear()  # compaction has taken them
+    kept = [(record, offset) for record, offset in zip(records, offsets, strict=True) if offset not in done]
+    return [record for record, _ in kept], [offset for _, offset in kept]

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.core.message import Message
+from headrace.kafka.consuming.beyond import written
 from headrace.kafka.tracker import OffsetTracker
 
 __all__ = ["Epoch", "Held", "Partition", "Run"]
@@ -21,7 +22,19 @@ __all__ = ["Epoch", "Held", "Partition", "Run"]
 class Epoch:
     """Offsets that only grow. ``dead``: nothing that is settled in it counts any more."""
 
-    __slots__ = ("arrivals", "committed", "dead", "leaders", "number", "out", "partition", "sent", "started", "tracker")
+    __slots__ = (
+        "arrivals",
+        "confirmed",
+        "dead",
+        "last",
+        "leaders",
+        "number",
+        "out",
+        "partition",
+        "sent",
+        "started",
+        "tracker",
+    )
 
     def __init__(self, partition: Partition, number: int) -> None:
         self.partition = partition
@@ -36,10 +49,23 @@ class Epoch:
         """(first offset, leader epoch) of records begun, where it changes."""
         self.arrivals: deque[tuple[int, int]] = deque()
         """(first offset, when it came in ns) of each batch that is not finished."""
-        self.sent: int | None = None
-        """The driver's thread: what was sent to be committed last."""
-        self.committed: int | None = None
+        self.last: tuple[int, str] | None = None
+        """What the last commit is to say: the offset, and what is finished beyond. The loop writes it."""
+        self.sent: tuple[int, str] | None = None
+        """The driver's thread: what was sent to be committed."""
+        self.confirmed: tuple[int, str] | None = None
         """The driver's thread: what the group's coordinator has confirmed (partition mode: the store)."""
+
+    @property
+    def committed(self) -> int | None:
+        """The offset that is confirmed."""
+        return None if self.confirmed is None else self.confirmed[0]
+
+    def sum_up(self) -> None:
+        """Work out what a last commit says. On the loop, where nothing changes meanwhile."""
+        tracker = self.tracker
+        base = tracker.oldest if tracker.committable is None else tracker.committable
+        self.last = None if base is None else (base, written(base, tracker.ahead))
 
     def since_ns(self) -> int | None:
         """When the oldest unfinished record came; ``None``: all are finished."""
@@ -62,15 +88,29 @@ class Epoch:
 class Partition:
     """One stay. ``live``: runs may begin."""
 
-    __slots__ = ("end", "epoch", "held_bytes", "live", "number", "on_quiet", "paused", "position", "source", "topic")
+    __slots__ = (
+        "before",
+        "end",
+        "epoch",
+        "held_bytes",
+        "live",
+        "number",
+        "on_quiet",
+        "paused",
+        "position",
+        "source",
+        "topic",
+    )
 
-    def __init__(self, topic: str, number: int, position: int) -> None:
+    def __init__(self, topic: str, number: int, position: int, before: set[int] | None = None) -> None:
         self.topic = topic
         self.number = number
         self.source = f"{topic}/{number}"
         self.position = position
         """The next record to hand out; below 0: not known before the first one."""
         self.epoch = Epoch(self, 1)
+        self.before = before or set[int]()
+        """Offsets that another member has finished, beyond what it could commit: not handed out again."""
         self.end: int | None = None
         """Behind the last record of the log, as the driver has heard. The driver's thread writes it."""
         self.live = True

@@ -15,11 +15,11 @@ Key = tuple[str, int]
 _FINAL = (AuthenticationError, AuthorizationError, UnknownTopicError)
 
 
-def place(topic: str, partition: int, offset: int = driver.OFFSET_INVALID, leader: int = -1) -> Any:
+def place(topic: str, partition: int, offset: int = driver.OFFSET_INVALID, leader: int = -1, text: str = "") -> Any:
     """The driver's name for it. `leader`: epoch of the leader that the record before came from, -1 = unknown."""
     if leader < 0:
-        return driver.TopicPartition(topic, partition, offset)
-    return driver.TopicPartition(topic, partition, offset, leader_epoch=leader)
+        return driver.TopicPartition(topic, partition, offset, text)
+    return driver.TopicPartition(topic, partition, offset, text, leader)
 
 
 def ends(error: KafkaError) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.kafka import driver
 from headrace.kafka.codes import MEMBERSHIP
+from headrace.kafka.consuming.beyond import read
 from headrace.kafka.consuming.partition import Partition
 from headrace.kafka.consuming.places import Key, ends, place
 from headrace.kafka.consuming.poller import Poller
@@ -20,6 +21,8 @@ __all__ = ["FixedPlan", "GroupPlan", "OutOfRange"]
 _log = logging.getLogger("headrace.kafka")
 _ASK = 5.0
 _AGAIN = 0.2
+_MOST_BEYOND = 100_000
+"""Finished offsets beyond a committed one that are believed: more than any member holds is nonsense."""
 _PARTITIONS_EVERY = 30.0
 
 
@@ -117,7 +120,10 @@ class GroupPlan:
     def _assign(self, consumer: Any, given: list[Any]) -> None:
         """Partitions come. Their committed offsets are read until the answer is there: none is never guessed."""
         places = self._placed(consumer, given)
-        stays = [Partition(each.topic, each.partition, each.offset) for each in places]
+        stays = [
+            Partition(each.topic, each.partition, each.offset, read(each.offset, each.metadata, _MOST_BEYOND))
+            for each in places
+        ]
         if self._eager:
             consumer.assign(places)
         else:

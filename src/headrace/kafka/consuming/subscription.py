@@ -145,7 +145,7 @@ class KafkaSubscription:
         """Everything finished so far is committed (partition mode: saved), or this raises."""
         if self._closed or self._failure is not None:
             return
-        await self.confirm()
+        await self._confirm()
 
     async def backlog(self) -> int | None:
         """See `Subscription.backlog`. Compaction and markers make it too high, never too low."""
@@ -161,7 +161,7 @@ class KafkaSubscription:
         self.ring()
         try:
             if self._failure is None:
-                await self.confirm()
+                await self._confirm()
         finally:
             self._runs.clear()
             self._again.clear()
@@ -185,11 +185,16 @@ class KafkaSubscription:
         """Nothing of them begins any more; `quiet` once nothing of them runs."""
         busy = 0
 
+        def all_quiet() -> None:
+            for stay in stays:
+                stay.epoch.sum_up()
+            quiet()
+
         def one_quiet() -> None:
             nonlocal busy
             busy -= 1
             if not busy:
-                quiet()
+                all_quiet()
 
         for stay in stays:
             stay.live = False
@@ -198,7 +203,7 @@ class KafkaSubscription:
                 stay.on_quiet = one_quiet
         self._drop_undelivered()
         if not busy:
-            quiet()
+            all_quiet()
 
     def gone(self, stays: Sequence[Partition], *, lost: bool) -> None:
         """They are ours no more. What still runs ends undisturbed, and counts for nothing."""
@@ -229,6 +234,11 @@ class KafkaSubscription:
             self._bell.set_result(None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    async def _confirm(self) -> None:
+        for stay in self.stays:
+            stay.epoch.sum_up()
+        await self.confirm()
 
     async def _pull(self, limit: int, wait: float) -> Sequence[Delivery]:
         loop = asyncio.get_running_loop()
