@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli import records
 from headrace.cli.opening import open_broker, run, streams_of
 from headrace.cli.options import DEFAULT_URL, Json, Url, shown
 from headrace.cli.output import Counter, counting, print_document, print_table
@@ -104,8 +105,11 @@ async def _topic(broker: Broker) -> AsyncGenerator[str]:
         yield topic
     finally:
         # a Ctrl-C may come while it is made: deleting waits its turn behind that, looking for it would not
-        with contextlib.suppress(StreamNotFoundError):
-            await streams_of(broker).delete_stream(topic)
+        if (kafka := records.kafka_of(broker)) is not None:
+            await records.delete_topic(kafka, topic)
+        else:
+            with contextlib.suppress(StreamNotFoundError):
+                await streams_of(broker).delete_stream(topic)
 
 
 def _keyed(topic: str, body: bytes) -> Callable[[int], Message]:

@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from headrace.cli import records
 from headrace.cli.exits import ExitCode, NotFoundError
 from headrace.cli.messages import Stored, body_text
-from headrace.cli.opening import open_broker, open_streams, run
+from headrace.cli.opening import open_broker, run, streams_of
 from headrace.cli.options import DEFAULT_URL, Json, Url
 from headrace.cli.output import cell, counted, counting, print_document, print_facts, print_table, safe
-from headrace.core.errors import ConfigError
+from headrace.core.broker import Broker
+from headrace.core.errors import ConfigError, UnsupportedError
 from headrace.core.message import check_topic
 from headrace.deadletters.letters import ErrorGroup, Letter, RedriveReport
 from headrace.deadletters.room import DeadLetters
@@ -54,19 +56,31 @@ def ls(
 async def _topics(url: str, *, json: bool) -> None:
     """Subjects below ``dead.``, with how many messages each has."""
     found: dict[str, int] = {}
-    async with open_streams(url, look_only=True) as streams:
-        for name in [name async for name in streams.stream_names(subject=_PREFIX + ">")]:
-            info = await (await streams.stream(name)).info(subject_filter=_PREFIX + ">")
-            found.update(info.state.subjects)
+    async with open_broker(url, look_only=True) as broker:
+        if (kafka := records.kafka_of(broker)) is not None:
+            for name in await records.topics(kafka, _PREFIX):
+                spans = await records.spans_of(kafka, name)
+                found[name] = sum(end - first for first, end in spans.values())
+        else:
+            streams = streams_of(broker)
+            for name in [name async for name in streams.stream_names(subject=_PREFIX + ">")]:
+                info = await (await streams.stream(name)).info(subject_filter=_PREFIX + ">")
+                found.update(info.state.subjects)
     if json:
         print_document([{"topic": topic, "letters": found[topic]} for topic in sorted(found)])
     else:
         print_table(("topic", "letters"), sorted(found.items()), empty="no dead letters")
 
 
+async def _is_there(broker: Broker, topic: str) -> bool:
+    """A topic of Kafka is made by whoever means to read it, and looking must make none. Streams tell by themselves."""
+    kafka = records.kafka_of(broker)
+    return kafka is None or topic in await records.topics(kafka)
+
+
 async def _groups(url: str, topic: str, *, json: bool) -> None:
     async with open_broker(url, look_only=True) as broker:
-        found = await DeadLetters(broker, topic).by_error()
+        found = await DeadLetters(broker, topic).by_error() if await _is_there(broker, topic) else []
     if json:
         print_document([_group_facts(group) for group in found])
         return
@@ -79,7 +93,8 @@ async def _groups(url: str, topic: str, *, json: bool) -> None:
 
 async def _ls(url: str, topic: str, limit: int, *, json: bool) -> None:
     async with open_broker(url, look_only=True) as broker:
-        found = await DeadLetters(broker, topic).read(limit=limit + 1)  # one more tells whether there are more
+        # one more tells whether there are more
+        found = await DeadLetters(broker, topic).read(limit=limit + 1) if await _is_there(broker, topic) else []
     shown = found[:limit]
     if json:
         print_document([_facts(letter) for letter in shown])
@@ -159,6 +174,11 @@ async def _redrive(
     url: str, topic: str, ids: set[str], *, to: str | None, rate: float | None, dry_run: bool
 ) -> RedriveReport:
     async with open_broker(url, look_only=dry_run, create=False) as broker:
+        if not await _is_there(broker, topic):
+            return RedriveReport(0, 0, 0)
+        if ids and not dry_run and records.kafka_of(broker) is not None:
+            # a topic of Kafka is passed by as a whole: what is not wanted now would not be found again
+            raise UnsupportedError("Kafka cannot take single letters out of a topic: say --all")
         letters = DeadLetters(broker, topic)
         for each in ids:
             if await letters.get(each) is None:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from headrace.cli.exits import ExitCode
 from headrace.cli.history import Commit, commits, count_commits
-from headrace.cli.opening import open_broker, run, streams_of
+from headrace.cli.opening import open_broker, run
 from headrace.cli.options import Json, shown
 from headrace.cli.output import console, counted, print_document, safe
 from headrace.cli.proof import COMMITS, DEAD, HANDLED, Handled, Ledger, commit_of, read_ledger
@@ -67,13 +67,13 @@ async def _demo(repo: Path, directory: Path, url: str | None, limit: int | None,
         async with open_broker(place) as broker:
             for topic in (COMMITS, HANDLED, DEAD):
                 await broker.declare(topic)
-            before = await read_ledger(streams_of(broker))
+            before = await read_ledger(broker)
             if not json:
                 _say_hello(repo, place, total, before)
             scene = _Scene(broker, before)
             with _view(json=json) as view:
                 await scene.play(repo, limit, stop, view)
-            after = await read_ledger(streams_of(broker))
+            after = await read_ledger(broker)
     stopped = stop.is_set() and bool(after.waiting or not scene.all_published)
     _say_goodbye(scene, after, place, stopped=stopped, json=json)
     if stopped:

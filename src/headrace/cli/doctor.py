@@ -15,11 +15,12 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli import records
 from headrace.cli.examination import FILES, Finding, Verdict, examine_store
 from headrace.cli.exits import ExitCode
-from headrace.cli.opening import open_streams, run
+from headrace.cli.opening import open_broker, run, streams_of
 from headrace.cli.options import DEFAULT_URL, Json, Url, directory_of, is_directory, shown
-from headrace.cli.output import print_document, safe
+from headrace.cli.output import counted, print_document, safe
 
 __all__ = ["doctor"]
 
@@ -152,7 +153,11 @@ def _sync_rate(path: Path) -> Finding:
 
 def _connection(url: str) -> Finding:
     async def look() -> str:
-        async with open_streams(url) as streams:
+        async with open_broker(url, look_only=True) as broker:
+            if (kafka := records.kafka_of(broker)) is not None:
+                found = await kafka.topics.metadata()
+                return f"Kafka answers; {counted(len(found.brokers), 'broker')}, {counted(len(found.topics), 'topic')}"
+            streams = streams_of(broker)
             account = await streams.account_info()
             text = f"answers; {account.streams} streams, {account.consumers} consumers"
             if (connection := getattr(streams, "connection", None)) is None:

@@ -45,7 +45,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
         return ExitCode.NOT_FOUND
     if isinstance(error, ConfigError | UsageError | UnsupportedError):
         return ExitCode.USAGE
-    if isinstance(error, ConnectionLostError | BrokerTimeoutError | ConnectionError):
+    if isinstance(error, ConnectionLostError | BrokerTimeoutError | ConnectionError) or _is_far(error):
         return ExitCode.UNREACHABLE
     return ExitCode.FAILED
 
@@ -84,4 +84,18 @@ def _missing() -> tuple[type[BaseException], ...]:
         from headrace.embedded.errors import StoreNotFoundError
 
         found.append(StoreNotFoundError)
+    if "headrace.kafka.errors" in sys.modules:
+        from headrace.kafka.errors import UnknownGroupError, UnknownTopicError
+
+        found += [UnknownGroupError, UnknownTopicError]
     return tuple(found)
+
+
+def _is_far(error: BaseException) -> bool:
+    """Whether no broker of Kafka could be reached, answered, or let us in."""
+    if "headrace.kafka.errors" not in sys.modules:
+        return False
+    from headrace.kafka.errors import AuthenticationError, Code, KafkaError
+
+    far = (Code.LOCAL_ALL_BROKERS_DOWN, Code.LOCAL_RESOLVE, Code.LOCAL_TIMED_OUT, Code.LOCAL_TRANSPORT)
+    return isinstance(error, AuthenticationError) or (isinstance(error, KafkaError) and error.code in far)

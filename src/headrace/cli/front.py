@@ -27,7 +27,7 @@ def front(
     timeout: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", envvar="HEADRACE_TIMEOUT", help="Longest wait for the broker; else 30s, for a server 5s."
+            metavar="TIME", envvar="HEADRACE_TIMEOUT", help="Longest wait for the broker; else 30s, for NATS 5s."
         ),
     ] = None,
 ) -> None:

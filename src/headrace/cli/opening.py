@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from headrace.cli.exits import StoppedError
 from headrace.cli.options import is_directory, is_embedded
 from headrace.core.broker import Broker
-from headrace.core.errors import UnsupportedError
+from headrace.core.errors import BrokerTimeoutError, UnsupportedError
 from headrace.streams.api import StreamManager
 
 __all__ = ["TIMEOUT", "open_broker", "open_streams", "run", "streams_of"]
@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 
 _JETSTREAM = ("nats://", "tls://")
+_KAFKA = "kafka://"
+_KAFKA_TIMEOUT = timedelta(seconds=30)
+"""A library may repeat for ever; somebody sits before a command."""
 TIMEOUT: ContextVar[timedelta | None] = ContextVar("timeout", default=None)
 """Longest wait for the broker (--timeout); ``None``: the engine's own default."""
 
@@ -66,8 +69,27 @@ async def open_broker(url: str, *, look_only: bool = False, create: bool = True)
         from headrace.jetstream.options import JetStreamOptions
 
         options = JetStreamOptions(timeout=TIMEOUT.get() or JetStreamOptions.timeout)
-    async with connect(url, options=options, create=not look_only) as broker:
+    elif url.lower().startswith(_KAFKA):
+        from headrace.kafka.options import KafkaOptions
+
+        options = KafkaOptions(delivery_timeout=TIMEOUT.get() or _KAFKA_TIMEOUT)
+    async with AsyncExitStack() as stack:
+        with _in_time(url) as limit:
+            async with limit:
+                broker = await stack.enter_async_context(connect(url, options=options, create=not look_only))
         yield broker
+
+
+@contextmanager
+def _in_time(url: str) -> Generator[asyncio.Timeout]:
+    """What bounds an opening that has no bound among its options: that of Kafka, which takes up to 10 s."""
+    wanted = TIMEOUT.get() if url.lower().startswith(_KAFKA) else None
+    try:
+        yield asyncio.timeout(None if wanted is None else wanted.total_seconds())
+    except TimeoutError as error:
+        if wanted is None or isinstance(error, BrokerTimeoutError):
+            raise
+        raise BrokerTimeoutError(f"no broker answered within {wanted.total_seconds():g} s") from error
 
 
 @asynccontextmanager
@@ -81,5 +103,6 @@ def streams_of(broker: Broker) -> StreamManager:
     """The stream engine under a broker; ``UnsupportedError`` where there is none."""
     streams = getattr(broker, "streams", None)
     if streams is None:
-        raise UnsupportedError(f"{type(broker).__name__} has no streams: this command needs them")
+        engine = type(broker).__name__.removesuffix("Broker")
+        raise UnsupportedError(f"{engine} has topics and no streams: this command is for a directory or a NATS server")
     return cast("StreamManager", streams)

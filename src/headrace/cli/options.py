@@ -17,6 +17,7 @@ from headrace.core.errors import ConfigError, HeadraceError
 __all__ = [
     "DEFAULT_URL",
     "Json",
+    "Partition",
     "Url",
     "Yes",
     "confirm",
@@ -39,6 +40,9 @@ Url = Annotated[
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 """Machine-readable: one JSON document, or one JSON object per line where messages are printed."""
+
+Partition = Annotated[int | None, typer.Option("--partition", "-p", min=0, help="Of Kafka: only this partition.")]
+"""Which partition of a topic; what is not Kafka has none."""
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 """Go ahead without asking."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import msgspec
 
+from headrace.cli import records
 from headrace.cli.history import Commit
-from headrace.cli.messages import read_topic
-from headrace.streams.api import StreamManager
+from headrace.cli.messages import Stored, read_topic
+from headrace.cli.opening import streams_of
+from headrace.core.broker import Broker
 
 __all__ = ["COMMITS", "DEAD", "HANDLED", "Handled", "Ledger", "commit_of", "read_ledger"]
 
@@ -65,30 +68,38 @@ def commit_of(body: bytes) -> Commit:
     return _commits.decode(body)
 
 
-async def read_ledger(streams: StreamManager) -> Ledger:
+async def read_ledger(broker: Broker) -> Ledger:
     """Read everything that is stored. A commit that died, was sent back and handled counts as handled."""
     ledger = Ledger()
-    async for event in read_topic(streams, COMMITS):
+    async for event in _stored(broker, COMMITS):
         ledger.published.add(commit_of(event.message.body).id)
-    await _read_records(streams, ledger)
-    async for letter in read_topic(streams, DEAD):
+    await _read_records(broker, ledger)
+    async for letter in _stored(broker, DEAD):
         ledger.dead.add(commit_of(letter.message.body).id)
     ledger.dead -= ledger.handled
     return ledger
 
 
-async def _read_records(streams: StreamManager, ledger: Ledger) -> None:
-    """The records stand in the order in which their handlers returned: for one author, that of the commits."""
+async def _read_records(broker: Broker, ledger: Ledger) -> None:
+    """The records stand in the order in which their handlers returned: for one author, that of the commits.
+
+    On Kafka a sequence is an offset: it counts in the author's partition only.
+    """
     last: dict[bytes | None, int] = {}
-    seen: set[int] = set()
-    async for stored in read_topic(streams, HANDLED):
+    seen: set[tuple[bytes | None, int]] = set()
+    async for stored in _stored(broker, HANDLED):
         handled = _records.decode(stored.message.body)
         ledger.handled.add(handled.commit)
         key = stored.message.key
-        if handled.sequence in seen:
+        if (key, handled.sequence) in seen:
             ledger.repeated += 1
         elif handled.sequence < last.get(key, 0):
             ledger.out_of_order += 1
-        seen.add(handled.sequence)
+        seen.add((key, handled.sequence))
         last[key] = max(handled.sequence, last.get(key, 0))
     ledger.authors = len(last)
+
+
+def _stored(broker: Broker, topic: str) -> AsyncIterator[Stored]:
+    kafka = records.kafka_of(broker)
+    return read_topic(streams_of(broker), topic) if kafka is None else records.read(kafka, topic)
