@@ -36,13 +36,14 @@ class Commits:
         self._failure: KafkaError | None = None
         self._troubled = False
 
-    def send_due(self, consumer: Any) -> None:
-        """Every interval: what has grown, without waiting for the answer."""
+    def send_due(self, consumer: Any, *, grouped: bool) -> None:
+        """Every interval: what has grown, without waiting for the answer. Not `grouped`: nobody is told."""
         now = self._now()
         if now >= self._next:
             self._next = now + self._interval
             self._hear_ends(consumer)
-            self.send(consumer)
+            if grouped:
+                self.send(consumer)
 
     def _hear_ends(self, consumer: Any) -> None:
         """What the driver has heard of the ends of the logs; it asks nobody."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from operator import length_hint, methodcaller
 from typing import Any
 
 from headrace.core.delivery import Delivery, DeliveryOwner
@@ -17,6 +18,8 @@ from headrace.kafka.reading import KafkaReadOptions
 from headrace.kafka.wire import decode
 
 __all__ = ["Handing"]
+
+_HEADERS = methodcaller("headers")
 
 
 class Handing:
@@ -69,7 +72,7 @@ class Handing:
         if partition.before:
             records, offsets = _without(partition, records, offsets)
         topic, source, total = partition.topic, partition.source, 0
-        for record, offset in zip(records, offsets, strict=True):
+        for record, offset in zip(_readable(records), offsets, strict=True):
             message, stamp = decode(record, topic, source, offset, id_header)
             headers, key_bytes = message.headers, message.key
             size = len(message.body) + (len(key_bytes) if key_bytes else 0)
@@ -103,6 +106,36 @@ class Handing:
             if given:
                 key = given.encode() if isinstance(given, str) else given
         return source if key is None and self._order_keyless else key
+
+
+def _readable(records: list[Any]) -> list[Any]:
+    """These records, those whose headers the driver cannot read replaced by one that says so each time.
+
+    The driver returns a broken list and an error at once. Only a caller in C is sure to look for the error: the
+    interpreter leaves that out where it has seen the call often, and whoever touches the list dies of it.
+    """
+    left, found = iter(records), records
+    while True:
+        try:
+            deque(map(_HEADERS, left), maxlen=0)
+        except SystemError:
+            at = len(records) - length_hint(left) - 1
+            found = [*found[:at], _Unreadable(records[at]), *found[at + 1 :]]
+        else:
+            return found
+
+
+class _Unreadable:
+    """A record with headers that cannot be read."""
+
+    def __init__(self, record: Any) -> None:
+        self._record = record
+
+    def headers(self) -> Any:
+        raise SystemError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._record, name)
 
 
 def _number(leader: int | None) -> int:

@@ -32,7 +32,6 @@ class Epoch:
         "out",
         "partition",
         "sent",
-        "started",
         "tracker",
     )
 
@@ -43,8 +42,6 @@ class Epoch:
         self.dead = False
         self.out = 0
         """Handed out and not settled."""
-        self.started: set[Held] = set()
-        """Of these, what a run was granted for, last time it was asked."""
         self.leaders: deque[tuple[int, int]] = deque()
         """(first offset, leader epoch) of records begun, where it changes."""
         self.arrivals: deque[tuple[int, int]] = deque()
@@ -99,6 +96,7 @@ class Partition:
         "paused",
         "position",
         "source",
+        "started",
         "topic",
     )
 
@@ -117,6 +115,8 @@ class Partition:
         self.held_bytes = 0
         """Bytes of records handed out and unfinished."""
         self.paused = False
+        self.started: set[Held] = set()
+        """What a run was granted for, last time it was asked, and is not settled: in epochs that are over, too."""
         self.on_quiet: Callable[[], None] | None = None
         """Called once nothing runs any more, while it is being revoked."""
 
@@ -134,6 +134,7 @@ class Partition:
             epoch.dead = True
             epoch = self.epoch = Epoch(self, epoch.number + 1)
             self.held_bytes = 0
+            self.before.clear()  # it may be another log
         epoch.since_ns()  # lets go of what is finished
         epoch.tracker.begin_many(offsets)
         epoch.arrivals.append((offsets[0], received_ns))
@@ -146,13 +147,19 @@ class Partition:
         """The stay is over: nothing may begin, nothing counts."""
         self.live = False
         self.epoch.dead = True
+        self.started.clear()  # what it holds is hidden from the collector, and leads back to here
 
     def run_over(self, held: Held) -> None:
         """One run less."""
-        started = self.epoch.started
+        started = self.started
         started.discard(held)
-        if not started and self.on_quiet is not None:
-            told, self.on_quiet = self.on_quiet, None  # once: what was never started is settled, too
+        if not started:
+            self.quiet()
+
+    def quiet(self) -> None:
+        """Nothing runs any more, or nobody waits for it. Told once: what was never started is settled, too."""
+        if self.on_quiet is not None:
+            told, self.on_quiet = self.on_quiet, None
             told()
 
 

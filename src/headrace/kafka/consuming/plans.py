@@ -14,7 +14,7 @@ from headrace.kafka.consuming.partition import Partition
 from headrace.kafka.consuming.places import Key, ends, place
 from headrace.kafka.consuming.poller import Poller
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownGroupError
-from headrace.kafka.reading import KafkaReadOptions
+from headrace.kafka.reading import KafkaReadOptions, KafkaSubscribeOptions
 
 __all__ = ["FixedPlan", "GroupPlan", "OutOfRange"]
 
@@ -31,6 +31,11 @@ class OutOfRange:
 
     def __init__(self, options: KafkaReadOptions) -> None:
         self._policy = options.on_out_of_range
+        self._eager = (
+            isinstance(options, KafkaSubscribeOptions)
+            and options.group is not None
+            and options.group_protocol == "eager"
+        )
 
     def __call__(self, poller: Poller, consumer: Any, record: Any) -> None:
         """Go on elsewhere, aloud, or raise; what passes by itself is only logged."""
@@ -43,15 +48,44 @@ class OutOfRange:
             _log.warning("%s/%s: %s", record.topic(), record.partition(), error)
 
     def _jump(self, poller: Poller, consumer: Any, record: Any, error: KafkaError) -> None:
-        topic, number = record.topic(), record.partition()
+        stay = poller.stays.get((record.topic(), record.partition()))
+        if stay is None:
+            return  # it came with the end of its stay
         if self._policy == "stop":
             raise error
-        low, high = consumer.get_watermark_offsets(place(topic, number), timeout=_ASK)
+        low, high = self._ends(poller, consumer, stay)
         target = low if self._policy == "earliest" else high
-        stay = poller.stays.get((topic, number))
-        position = stay.position if stay is not None else None
-        _log.warning("%s/%s: position %s is out of range, reading goes on at %s", topic, number, position, target)
-        consumer.seek(place(topic, number, target))
+        _log.warning("%s: position %s is out of range, reading goes on at %s", stay.source, stay.position, target)
+        poller.tell(setattr, stay, "position", target)
+        self._read_on(consumer, stay, target)
+        poller.pause_again(consumer)
+
+    def _ends(self, poller: Poller, consumer: Any, stay: Partition) -> tuple[int, int]:
+        while True:
+            try:
+                low, high = consumer.get_watermark_offsets(place(stay.topic, stay.number), timeout=_ASK)
+            except driver.KafkaException as raised:
+                failure = driver.translated(raised)
+                if ends(failure) or not failure.retriable or poller.closing:
+                    raise failure from raised
+            else:
+                return low, high
+            poller.rest(_AGAIN)
+
+    def _read_on(self, consumer: Any, stay: Partition, target: int) -> None:
+        """Assign it anew: the driver has given its place up, and refuses a seek."""
+        if self._eager:  # the driver takes a whole assignment only
+            begun = {(each.topic, each.partition): each.offset for each in consumer.assignment()}
+            read = {
+                (each.topic, each.partition): each.offset for each in consumer.position([place(*key) for key in begun])
+            }
+            places = begun | {key: offset for key, offset in read.items() if offset >= 0}
+            places[stay.topic, stay.number] = target
+            consumer.assign([place(*key, offset) for key, offset in places.items()])
+        else:
+            there = place(stay.topic, stay.number, target)
+            consumer.incremental_unassign([there])
+            consumer.incremental_assign([there])
 
 
 class GroupPlan:
@@ -60,6 +94,8 @@ class GroupPlan:
     ``starts``: where each partition begins in a topic that is new to the group, worked out before. These places are
     stored before the group is joined; where others are in it already, the first assignment stores its own.
     """
+
+    commits = True
 
     def __init__(
         self,
@@ -136,8 +172,8 @@ class GroupPlan:
         stays = self._stays_of(given)
         if stays and poller.patient:
             quiet = threading.Event()
-            poller.tell(poller.listener.revoking, stays, quiet.set)
-            quiet.wait(self._drain_timeout)
+            if poller.tell(poller.listener.revoking, stays, quiet.set):
+                quiet.wait(self._drain_timeout)
         poller.commits.wait(consumer, stays)
         self._drop(consumer, given, stays, lost=False)
 
@@ -212,6 +248,8 @@ class GroupPlan:
 
 class FixedPlan:
     """Partitions that nobody else shares out. ``added``: what has come to the topics since; asked for every 30 s."""
+
+    commits = False
 
     def __init__(
         self,

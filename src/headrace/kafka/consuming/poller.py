@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from headrace.core.clock import Clock
@@ -57,6 +58,9 @@ class Listener(Protocol):
 class Plan(Protocol):
     """What a poller reads: a group's topics, or partitions of its own. Everything on the driver's thread."""
 
+    commits: bool
+    """Whether a group's coordinator is told what is finished."""
+
     def begin(self, poller: Poller, consumer: Any) -> None:
         """Subscribe, or assign."""
         ...
@@ -87,7 +91,7 @@ class Poller:
         self.stays: Stays = {}
         self.listener = listener
         self.commits = Commits(self.stays, commit_interval, clock.monotonic, self.fail)
-        self.closing = False
+        self._ending = threading.Event()
         self.failure: BaseException | None = None
         """What ends the thread at its next turn."""
         self._make = make
@@ -111,6 +115,11 @@ class Poller:
         self._over = asyncio.Event()
         self._begun: asyncio.Future[None] = self.loop.create_future()
         self._thread = threading.Thread(target=self._live, name="headrace-kafka-poll", daemon=True)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the thread is to end."""
+        return self._ending.is_set()
 
     # -- on the loop ---------------------------------------------------------------------------------------------------
 
@@ -153,10 +162,15 @@ class Poller:
 
     async def join(self) -> None:
         """End the thread; what is finished was committed before. Twice is fine."""
-        self.closing = True
+        self._ending.set()
         self._wanted.set()
-        await self._over.wait()
-        self._thread.join()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Return once the thread has ended."""
+        if self._thread.ident is not None:
+            await self._over.wait()
+            self._thread.join()
 
     def _tell_failure(self, error: BaseException) -> None:
         if self._begun.done():
@@ -168,16 +182,19 @@ class Poller:
         """The thread is through: whoever still waits for it hears that it is over."""
         self._over.set()
         while self._work:
-            self._work.popleft()(_Ended())
+            with suppress(ClosedError):  # of what nobody waits for
+                self._work.popleft()(_Ended())
 
     # -- on the thread -------------------------------------------------------------------------------------------------
 
-    def tell(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call it on the loop. A loop that is closed hears nothing: the thread ends."""
+    def tell(self, function: Callable[..., None], *arguments: Any) -> bool:
+        """Call it on the loop. A loop that is closed hears nothing (False): the thread ends."""
         try:
             self.loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
-            self.closing = True
+            self._ending.set()
+            return False
+        return True
 
     def fail(self, error: BaseException) -> None:
         """End with this error, after the turn."""
@@ -186,7 +203,7 @@ class Poller:
 
     def rest(self, seconds: float) -> None:
         """Wait; not for somebody who wants it to end."""
-        self._wanted.wait(seconds)
+        self._ending.wait(seconds)
 
     def keep(self, stays: Sequence[Partition]) -> None:
         """They are ours from now on."""
@@ -218,18 +235,24 @@ class Poller:
             if not self._holding and not self._stopped:
                 consumer.resume([place(*key)])
 
+    def pause_again(self, consumer: Any) -> None:
+        """What was assigned anew is not paused any more."""
+        paused = self.stays.keys() if self._holding else self.stays.keys() & self._span_paused
+        if paused:
+            consumer.pause([place(*key) for key in paused])
+
     def _live(self) -> None:
         consumer: Any = None
         try:
             consumer = self._consumer = self._make(self._troubled, self.commits.answered)
             self._plan.begin(self, consumer)
             self.tell(_give, self._begun, None, None)
-            while not self.closing and self.failure is None:
+            while not self.closing and self.failure is None and not self.loop.is_closed():
                 self._turn(consumer)
         except BaseException as error:  # noqa: BLE001  (told to the loop, whatever it is)
             self.fail(driver.translated(error) if isinstance(error, driver.KafkaException) else error)
         finally:
-            self.closing = True
+            self._ending.set()
             if self.failure is not None:
                 self.tell(self._tell_failure, self.failure)
             try:
@@ -241,19 +264,38 @@ class Poller:
     def _turn(self, consumer: Any) -> None:
         while self._work:
             self._work.popleft()(consumer)
-        self.commits.send_due(consumer)
+        self.commits.send_due(consumer, grouped=self._plan.commits)
         self._plan.look(self, consumer)
-        room = 0 if self._stopped else self._prefetch + self.demand - (self._taken - self.pulled)
+        room = self._room()
         if room <= 0:
             self._hold(consumer)
-            return
-        self._release(consumer)
+        else:
+            self._release(consumer)
+            self._poll(consumer, room)
+
+    def ask(self, consumer: Any) -> None:
+        """Poll now, if something is wanted; what was there is handed over before the answer."""
+        room = self._room()
+        if room > 0:
+            self._release(consumer)
+            self._poll(consumer, room)
+
+    def _room(self) -> int:
+        return 0 if self._stopped else self._prefetch + self.demand - (self._taken - self.pulled)
+
+    def _poll(self, consumer: Any, room: int) -> None:
         first = consumer.poll(_TICK)
-        if first is not None:
-            records = [first]
-            if room > 1:
-                records += consumer.consume(min(room, _MOST) - 1, 0)
-            self.take(consumer, records)
+        if first is None:
+            return
+        records = [first]
+        if room > 1:
+            place_of_first = first.topic(), first.partition()
+            stay = self.stays.get(place_of_first)
+            more = consumer.consume(min(room, _MOST) - 1, 0)
+            if self.stays.get(place_of_first) is not stay:  # it went and came back between the two: it comes again
+                records.clear()
+            records += more
+        self.take(consumer, records)
 
     def take(self, consumer: Any, records: Sequence[Any]) -> None:
         """Sort records by partition, and hand them over."""
@@ -263,7 +305,7 @@ class Poller:
             stay = self.stays.get((record.topic(), record.partition()))
             error = record.error()
             if error is not None and error.code() != Code.LOCAL_PARTITION_EOF:
-                self._plan.trouble(self, consumer, record)
+                self._trouble(consumer, record)
                 continue
             if stay is None:
                 continue  # it came with the end of its stay
@@ -279,6 +321,15 @@ class Poller:
         self._taken += count
         if runs:
             self.tell(self.listener.arrived, runs)
+
+    def _trouble(self, consumer: Any, record: Any) -> None:
+        """It may come to whoever polls for another reason: it ends the thread, not only what it is doing."""
+        try:
+            self._plan.trouble(self, consumer, record)
+        except driver.KafkaException as error:
+            self.fail(driver.translated(error))
+        except Exception as error:  # noqa: BLE001  (told to the loop)
+            self.fail(error)
 
     def _hold(self, consumer: Any) -> None:
         """No room, or nobody wants anything. First nothing is asked; after a while all is paused and polled again."""

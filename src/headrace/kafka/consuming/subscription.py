@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
 
 from headrace.core.clock import Clock
 from headrace.core.delivery import Ack, Delivery, Nak, Outcome, Position, Reject
@@ -22,7 +22,6 @@ from headrace.kafka.consuming.poller import Poller
 __all__ = ["KafkaSubscription"]
 
 _log = logging.getLogger("headrace.kafka")
-_PATIENCE = 30.0
 
 
 class KafkaSubscription:
@@ -90,22 +89,22 @@ class KafkaSubscription:
     def start(self, delivery: Delivery) -> bool:
         """See `Subscription.start`. False once its partition goes: nobody here will run it."""
         held: Held = delivery.token
-        epoch = held.epoch
-        if epoch.partition.live and not epoch.dead:
-            epoch.started.add(held)
+        partition = held.epoch.partition
+        if partition.live and not held.epoch.dead:
+            partition.started.add(held)
             return True
-        if held in epoch.started and not epoch.dead:
-            epoch.partition.run_over(held)
+        partition.run_over(held)
         return False
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """See `Subscription.settle`. Of an epoch that is over nothing counts: others do it again."""
         held: Held = delivery.token
         epoch = held.epoch
+        partition = epoch.partition
         if epoch.dead:
             self._late += 1
+            partition.run_over(held)
             return
-        partition = epoch.partition
         self._out -= 1
         epoch.out -= 1
         partition.held_bytes -= held.size
@@ -149,29 +148,36 @@ class KafkaSubscription:
 
     async def backlog(self) -> int | None:
         """See `Subscription.backlog`. Compaction and markers make it too high, never too low."""
-        waiting = len(self._again)
-        return waiting + await self.count()
+        left = await self.count()
+        return left + len(self._again)  # in this order: what is handed back meanwhile counts
 
     async def aclose(self) -> None:
-        """Commit what is finished, leave. Twice is fine."""
+        """Commit what is finished, leave. Twice is fine: each returns once it has left."""
         if self._closed:
+            await self.poller.ended()
             return
         self._closed = True
         self.poller.patient = False
+        for stay in self.stays:
+            stay.live = False
+            stay.quiet()
         self.ring()
         try:
-            if self._failure is None:
-                await self._confirm()
+            await self._last_confirm()
         finally:
             self._runs.clear()
             self._again.clear()
-            await self.poller.join()
+            try:
+                await self.poller.join()
+            finally:
+                for stay in self.stays:
+                    stay.ended()
 
     # -- what the poller tells -----------------------------------------------------------------------------------------
 
     def arrived(self, runs: Sequence[Run]) -> None:
         """Records."""
-        if self._stopped or self._closed:
+        if self._stopped or self._closed or self._failure is not None:
             self.poller.pulled += sum(len(run.records) for run in runs)
             return
         self._runs.extend(runs)
@@ -180,6 +186,8 @@ class KafkaSubscription:
     def assigned(self, stays: Sequence[Partition]) -> None:
         """These are ours from now on."""
         self.stays += stays
+        for stay in stays:
+            stay.live = not self._closed and self._failure is None
 
     def revoking(self, stays: Sequence[Partition], quiet: Callable[[], None]) -> None:
         """Nothing of them begins any more; `quiet` once nothing of them runs."""
@@ -198,20 +206,20 @@ class KafkaSubscription:
 
         for stay in stays:
             stay.live = False
-            if stay.epoch.started:
+            if stay.started:
                 busy += 1
                 stay.on_quiet = one_quiet
         self._drop_undelivered()
-        if not busy:
+        if not busy or self._closed:
             all_quiet()
 
     def gone(self, stays: Sequence[Partition], *, lost: bool) -> None:
         """They are ours no more. What still runs ends undisturbed, and counts for nothing."""
         for stay in stays:
-            if stay.epoch.started:
+            if stay.started:
                 _log.warning(
                     "%s was %s while %d of its messages ran, others may run them too: %s",
-                    stay.source, "lost" if lost else "revoked", len(stay.epoch.started), _names(stay),
+                    stay.source, "lost" if lost else "revoked", len(stay.started), _names(stay),
                 )  # fmt: skip
             stay.on_quiet = None
             stay.ended()
@@ -222,10 +230,12 @@ class KafkaSubscription:
         self.ring()
 
     def failed(self, error: BaseException) -> None:
-        """The poller has ended: whoever pulls hears of it."""
+        """It goes on no more: whoever pulls hears of it. Nothing begins; what runs may end, and still counts."""
         self._failure = error
+        self.poller.stop()
         for stay in self.stays:
-            stay.ended()
+            stay.live = False
+        self._drop_undelivered()
         self.ring()
 
     def ring(self) -> None:
@@ -240,21 +250,30 @@ class KafkaSubscription:
             stay.epoch.sum_up()
         await self.confirm()
 
+    async def _last_confirm(self) -> None:
+        """After a failure there may be nobody left to confirm it: that is heard of already."""
+        try:
+            await self._confirm()
+        except Exception:
+            if self._failure is None:
+                raise
+
     async def _pull(self, limit: int, wait: float) -> Sequence[Delivery]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         asked = wait > 0
         while True:
-            found = self._take(min(limit, self._most - self._out))
-            if found:
-                return found
             if self._failure is not None:
                 raise self._failure
             if self._closed:
                 return []
+            found = self._take(min(limit, self._most - self._out))
+            if found:
+                return found
             if not asked and not self._stopped:
                 asked = True
-                await self.poller.call(_nothing)
+                with suppress(ClosedError):  # it has just ended, or begins anew
+                    await self.poller.call(self.poller.ask)
                 continue
             left = deadline - loop.time()
             if left <= 0:
@@ -309,8 +328,4 @@ class KafkaSubscription:
 
 
 def _names(stay: Partition) -> str:
-    return one_line(", ".join(sorted(held.message.id for held in stay.epoch.started)[:5]))
-
-
-def _nothing(_: Any) -> None:
-    """Asked of the thread to know that it has polled."""
+    return one_line(", ".join(sorted(held.message.id for held in stay.started)[:5]))
