@@ -8,6 +8,8 @@ All blocks of a page run in order, in one empty directory:
   was printed.
 
 ``…`` stands for any text, on a line of its own for any lines. Other blocks are not run.
+
+Where a page says ``127.0.0.1:9092`` a real Kafka is meant, and the test's own is put there.
 """
 
 import contextlib
@@ -29,6 +31,8 @@ PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if "decisions" not
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# ([\w.]+\.\w+)\n")
 _SECONDS = 50
+KAFKA = "127.0.0.1:9092"
+"""The Kafka of the pages."""
 
 
 @dataclass
@@ -43,8 +47,12 @@ def blocks(page):
     return [Block(found[1], found[2], text[: found.start()].count("\n") + 2) for found in _BLOCK.finditer(text)]
 
 
-def run_page(page, directory, kinds=("python", "console")):
-    """Run all blocks of `page`; how many ran."""
+def needs_kafka(page):
+    return any(KAFKA in block.text or "testing.kafka" in block.text for block in blocks(page))
+
+
+def run_page(page, directory, kinds=("python", "console"), kafka=KAFKA):
+    """Run all blocks of `page`, with this address for Kafka's; how many ran."""
     module = ModuleType("page_" + re.sub(r"\W", "_", page.stem))
     sys.modules[module.__name__] = module
     printed, count = "", 0
@@ -53,6 +61,7 @@ def run_page(page, directory, kinds=("python", "console")):
     try:
         for block in blocks(page):
             where = f"{page.relative_to(ROOT)}:{block.line}"
+            block.text = block.text.replace(KAFKA, kafka)
             if block.kind == "text" and printed:
                 check(block.text, printed, where)
             if block.kind not in kinds:

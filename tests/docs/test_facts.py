@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from datetime import timedelta
 from enum import Enum
 
@@ -10,8 +10,18 @@ import pytest
 
 from headrace.cli.exits import ExitCode
 from headrace.core import errors
+from headrace.core.broker import SubscribeOptions
 from headrace.embedded import EmbeddedOptions
+from headrace.flow.retry import RetryPolicy
 from headrace.jetstream import JetStreamOptions
+from headrace.kafka import (
+    KafkaOptions,
+    KafkaPartitionOptions,
+    KafkaReadOptions,
+    KafkaSecurity,
+    KafkaSubscribeOptions,
+    MemoryOffsetStore,
+)
 from headrace.nats import ConnectionOptions
 from tests.docs.pages import ROOT
 
@@ -25,6 +35,7 @@ PUBLIC = [
     "headrace.flow",
     "headrace.flow.middleware",
     "headrace.jetstream",
+    "headrace.kafka",
     "headrace.nats",
     "headrace.streams",
     "headrace.testing",
@@ -45,8 +56,16 @@ def test_the_reference_has_every_room():
 
 @pytest.mark.parametrize("room", PUBLIC)
 def test_the_reference_has_every_public_name_once(room):
-    listed = [name.strip("`") for name, what in rows(ROOMS[room])[1:] if what]
+    table = ROOMS[room].partition("\n### ")[0]
+    listed = [name.strip("`") for name, what in rows(table)[1:] if what]
     assert listed == list(importlib.import_module(room).__all__)
+
+
+def test_what_the_reference_names_with_its_module_is_there():
+    found = re.findall(r"^\| `(headrace\.[\w.]+)\.(\w+)` \|", REFERENCE, re.MULTILINE)
+    assert found
+    for module, name in found:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def shown(value):
@@ -56,24 +75,45 @@ def shown(value):
     if isinstance(value, timedelta):
         milliseconds = value // timedelta(milliseconds=1)
         return f"{milliseconds} ms" if milliseconds % 1000 else f"{milliseconds // 1000} s"
+    if isinstance(value, float):
+        return f"{value * 1000:g} ms" if value < 1 else f"{value:g} s"
+    if isinstance(value, MemoryOffsetStore):
+        return "`MemoryOffsetStore()`"
+    if isinstance(value, RetryPolicy):
+        changed = [each.name for each in fields(value) if getattr(value, each.name) != each.default]
+        return f"`RetryPolicy({', '.join(f'{name}={getattr(value, name)!r}' for name in changed)})`"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value >> 20} MiB" if value >= 1 << 20 else f"{value:,}"
     return "`ConnectionOptions()`" if value == ConnectionOptions() else f"`{value}`"
 
 
 @pytest.mark.parametrize(
-    ("heading", "made"),
+    ("heading", "made", "base"),
     [
-        ("Options of a store", EmbeddedOptions()),
-        ("Options of streams on a server", JetStreamOptions()),
-        ("Options of a connection to NATS", ConnectionOptions()),
+        ("Options of a store", EmbeddedOptions(), None),
+        ("Options of streams on a server", JetStreamOptions(), None),
+        ("Options of a connection to NATS", ConnectionOptions(), None),
+        ("Options of Kafka", KafkaOptions(), None),
+        ("Security of Kafka", KafkaSecurity(), None),
+        ("Options of a subscription", SubscribeOptions(), None),
+        ("Options of reading Kafka", KafkaReadOptions(), SubscribeOptions),
+        ("Options of a group on Kafka", KafkaSubscribeOptions(), KafkaReadOptions),
+        ("Options of one partition of Kafka", KafkaPartitionOptions(partition=0), KafkaReadOptions),
     ],
 )
-def test_the_options_of_an_engine(heading, made):
+def test_the_options_of_an_engine(heading, made, base):
     text = (DOCS / "configuration.md").read_text(encoding="utf-8")
     table = text.partition(f"## {heading}\n")[2].partition("## ")[0]
     listed = [(name.strip("`"), default) for name, default, _ in rows(table)[1:]]
-    assert listed == [(field.name, shown(getattr(made, field.name))) for field in fields(made)]
+    elsewhere = {field.name for field in fields(base)} if base else set()
+    own = [field for field in fields(made) if field.name not in elsewhere]
+    assert listed == [
+        (field.name, "required" if _is_required(field) else shown(getattr(made, field.name))) for field in own
+    ]
+
+
+def _is_required(field):
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def test_the_exit_codes():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.docs.pages import PAGES, README, ROOT, blocks, commands, matches, run_page
+from tests.docs.pages import PAGES, README, ROOT, blocks, commands, matches, needs_kafka, run_page
 
 LINKED = [*PAGES, README, ROOT / "CONTRIBUTING.md"]
 WITH_BLOCKS = [page for page in PAGES if any(block.kind in {"python", "console"} for block in blocks(page))]
@@ -21,9 +21,16 @@ def _no_url(monkeypatch):
     monkeypatch.delenv("HEADRACE_URL", raising=False)
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
+@pytest.mark.parametrize("page", [page for page in WITH_BLOCKS if not needs_kafka(page)], ids=name_of)
 def test_blocks_run(page, tmp_path):
     assert run_page(page, tmp_path) > 0
+    assert not logging.getLogger("headrace.worker").disabled, "left to the tests that follow"
+
+
+@pytest.mark.parametrize("page", [page for page in WITH_BLOCKS if needs_kafka(page)], ids=name_of)
+def test_blocks_run_on_kafka(page, tmp_path, kafka_address, kafka_installed):
+    (tmp_path / ".servers").symlink_to(kafka_installed.parents[1])  # a page may start a server of its own
+    assert run_page(page, tmp_path, kafka=kafka_address) > 0
     assert not logging.getLogger("headrace.worker").disabled, "left to the tests that follow"
 
 
