@@ -209,8 +209,11 @@ class Poller:
         """They are ours from now on."""
         for stay in stays:
             self.stays[stay.topic, stay.number] = stay
+        places = [place(stay.topic, stay.number) for stay in stays]
         if self._stopped or self._holding:
-            self._pause([place(stay.topic, stay.number) for stay in stays])
+            self._pause(places)
+        elif places:
+            self._consumer.resume(places)  # the driver remembers a pause of the stay before, which may have been lost
         self.tell(self.listener.assigned, list(stays))
 
     def drop(self, stays: Sequence[Partition], *, lost: bool) -> None:
