@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("imports", "messages", "embedded", "jetstream")
+NAMES = ("imports", "messages", "embedded", "jetstream", "kafka")
 
 
 def main():
