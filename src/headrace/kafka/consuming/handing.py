@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from operator import length_hint, methodcaller
 from typing import Any
 
 from headrace.core.delivery import Delivery, DeliveryOwner
-from headrace.core.errors import HandlerError
+from headrace.core.errors import HandlerError, UsageError
 from headrace.core.headers import NO_HEADERS
 from headrace.core.message import Message
 from headrace.kafka.consuming.delivery import KafkaDelivery
@@ -32,11 +32,13 @@ class Handing:
         self._plain = options.key_extractor is None and not options.order_keyless
         self._most = options.max_span
         self._most_bytes = options.max_span_bytes
+        self.went_back = False
+        """Whether somewhere an epoch has ended; whoever looks takes it back."""
 
     def hand_out(
         self, owner: DeliveryOwner, poller: Poller, runs: deque[Run], limit: int, found: list[Delivery]
     ) -> None:
-        """Append up to `limit` deliveries. What an extractor raises ends the subscription, behind those before it."""
+        """Append up to `limit` deliveries. ``HandlerError``: an extractor failed on the record behind them."""
         while runs and limit > 0:
             run = runs[0]
             records = run.records[run.at : run.at + limit]
@@ -64,48 +66,84 @@ class Handing:
         if much and not partition.paused:
             partition.paused = True
             poller.post(lambda consumer: poller.pause(consumer, partition))
+        elif partition.paused:
+            self.relieve(partition, poller)  # a new epoch holds nothing
 
     def _hand_out_run(self, owner: DeliveryOwner, run: Run, records: list[Any], found: list[Delivery]) -> None:
-        partition, received_ns, id_header = run.partition, run.received_ns, self._id_header
         offsets = [record.offset() for record in records]
-        epoch = self._begin(run, records, offsets)
+        before = run.partition.epoch
+        for epoch, start, stop in _begin(run, records, offsets):
+            if stop - start < len(records):
+                self._hand_out_piece(owner, epoch, records[start:stop], offsets[start:stop], found)
+            else:
+                self._hand_out_piece(owner, epoch, records, offsets, found)
+        if run.partition.epoch is not before:
+            self.went_back = True
+
+    def _hand_out_piece(
+        self,
+        owner: DeliveryOwner,
+        epoch: Epoch,
+        records: list[Any],
+        offsets: list[int],
+        found: list[Delivery],
+    ) -> None:
+        partition, id_header, (_, received_ns) = epoch.partition, self._id_header, epoch.arrivals[-1]
         if partition.before:
             records, offsets = _without(partition, records, offsets)
-        topic, source, total = partition.topic, partition.source, 0
-        for record, offset in zip(_readable(records), offsets, strict=True):
-            message, stamp = decode(record, topic, source, offset, id_header)
-            headers, key_bytes = message.headers, message.key
-            size = len(message.body) + (len(key_bytes) if key_bytes else 0)
-            if headers is not NO_HEADERS:
-                size += headers.size
-            total += size
-            held = Held(epoch, offset, message, size, stamp, received_ns)
-            key = key_bytes if self._plain else self._key_of(message, source)
-            found.append(KafkaDelivery(message, 1, key, owner, held))
-        epoch.out += len(records)
-        partition.held_bytes += total
-
-    def _begin(self, run: Run, records: list[Any], offsets: list[int]) -> Epoch:
-        """Records of one run that were read from several leader epochs, or go back, are begun piece by piece."""
-        partition, received_ns = run.partition, run.received_ns
-        leader = records[0].leader_epoch()
-        if records[-1].leader_epoch() == leader:
-            return partition.begin(offsets, _number(leader), received_ns)
-        epoch = partition.epoch
-        for record, offset in zip(records, offsets, strict=True):
-            epoch = partition.begin([offset], _number(record.leader_epoch()), received_ns)
-        return epoch
+        topic, source, total, already = partition.topic, partition.source, 0, len(found)
+        try:
+            for record, offset in zip(_readable(records), offsets, strict=True):
+                message, stamp = decode(record, topic, source, offset, id_header)
+                headers, key_bytes = message.headers, message.key
+                key = key_bytes if self._plain else self._key_of(message, source)
+                size = len(message.body) + (len(key_bytes) if key_bytes else 0)
+                if headers is not NO_HEADERS:
+                    size += headers.size
+                total += size
+                found.append(
+                    KafkaDelivery(message, 1, key, owner, Held(epoch, offset, message, size, stamp, received_ns))
+                )
+        finally:  # an extractor may raise midway
+            epoch.out += len(found) - already
+            partition.held_bytes += total
 
     def _key_of(self, message: Message, source: str) -> Hashable | None:
         key = message.key
         if self._extract is not None:
             try:
-                given = self._extract(message)
+                key = _bytes_of(self._extract(message)) or key
             except Exception as error:
                 raise HandlerError(f"key_extractor failed on {message.topic} {message.id}: {error}") from error
-            if given:
-                key = given.encode() if isinstance(given, str) else given
         return source if key is None and self._order_keyless else key
+
+
+def _bytes_of(given: object) -> bytes | None:
+    if isinstance(given, str):
+        return given.encode()
+    if given is None or isinstance(given, bytes):
+        return given
+    raise TypeError(f"a key is bytes, str or None, got {type(given).__name__}")
+
+
+def _begin(run: Run, records: list[Any], offsets: list[int]) -> Iterator[tuple[Epoch, int, int]]:
+    """Each epoch, and which of the records are begun in it: all, but where leaders change or the offsets go back."""
+    partition, received_ns, count = run.partition, run.received_ns, len(records)
+    leader = records[0].leader_epoch()
+    if records[-1].leader_epoch() == leader:
+        try:
+            epoch = partition.begin(offsets, _number(leader), received_ns)
+        except UsageError:
+            pass  # they do not ascend
+        else:
+            yield epoch, 0, count
+            return
+    start = 0
+    for stop in range(1, count + 1):
+        leader = records[start].leader_epoch()
+        if stop == count or offsets[stop] <= offsets[stop - 1] or records[stop].leader_epoch() != leader:
+            yield partition.begin(offsets[start:stop], _number(leader), received_ns), start, stop
+            start = stop
 
 
 def _readable(records: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from headrace.core.clock import Clock
 from headrace.core.delivery import Ack, Delivery, Nak, Outcome, Position, Reject
-from headrace.core.errors import ClosedError, UsageError
+from headrace.core.errors import ClosedError, HandlerError, UsageError
 from headrace.flow.letter import one_line
 from headrace.kafka.consuming.again import Again
 from headrace.kafka.consuming.delivery import KafkaDelivery
@@ -54,6 +54,8 @@ class KafkaSubscription:
         """Handed out and not settled, in epochs that are not over."""
         self._late = 0
         self._failure: BaseException | None = None
+        self._refused: HandlerError | None = None
+        """A record whose key cannot be told: it is the last one, and what stands before it may still be finished."""
         self._bell: asyncio.Future[None] | None = None
         self.held_back = False
         """Whether nothing is handed out for the moment: what is finished cannot be saved."""
@@ -135,9 +137,7 @@ class KafkaSubscription:
 
     async def stop(self) -> None:
         """See `Subscription.stop`. The membership stays until the end."""
-        self._stopped = True
-        self.poller.stop()
-        self._runs.clear()
+        self._stop()
         self.ring()
 
     async def flush(self) -> None:
@@ -263,8 +263,8 @@ class KafkaSubscription:
         deadline = loop.time() + wait
         asked = wait > 0
         while True:
-            if self._failure is not None:
-                raise self._failure
+            if (failure := self._failure or self._refused) is not None:
+                raise failure
             if self._closed:
                 return []
             found = self._take(min(limit, self._most - self._out))
@@ -280,6 +280,11 @@ class KafkaSubscription:
                 return []
             await self._arrival(left)
 
+    def _stop(self) -> None:
+        self._stopped = True
+        self.poller.stop()
+        self._runs.clear()
+
     def _take(self, limit: int) -> list[Delivery]:
         found: list[Delivery] = []
         if limit <= 0 or self.held_back:
@@ -291,7 +296,14 @@ class KafkaSubscription:
                 held.epoch.out += 1
                 held.epoch.partition.held_bytes += held.size
         if self._runs and len(found) < limit and not self._stopped:
-            self._handing.hand_out(self, self.poller, self._runs, limit - len(found), found)
+            try:
+                self._handing.hand_out(self, self.poller, self._runs, limit - len(found), found)
+            except HandlerError as error:
+                self._refused = error
+                self._stop()
+            if self._handing.went_back:
+                self._handing.went_back = False
+                self._again.drop(lambda delivery: delivery.token.epoch.dead)
             self._recount()
         else:
             self._out += len(found)
@@ -316,7 +328,7 @@ class KafkaSubscription:
     async def _arrival(self, wait: float) -> None:
         self._bell = asyncio.get_running_loop().create_future()
         due = self._again.next_due()
-        if due is not None:
+        if due is not None and self._out < self._most and not self.held_back:
             wait = min(wait, max(0.0, due - asyncio.get_running_loop().time()))
         try:
             async with asyncio.timeout(wait):
