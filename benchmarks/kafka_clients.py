@@ -12,9 +12,7 @@ from headrace.core.message import Message
 from headrace.flow.keyed import Ordering
 from headrace.flow.middleware import tracing
 from headrace.flow.worker import Worker
-from headrace.kafka import KafkaSubscribeOptions
-from headrace.kafka.broker import KafkaBroker
-from headrace.kafka.producer import Producer
+from headrace.kafka import KafkaBroker, KafkaSubscribeOptions, Producer
 
 BATCH = 1_000
 OUTSTANDING = 5_000

@@ -9,9 +9,7 @@ import settings
 
 from headrace import DeadLetter, Message, RetryPolicy
 from headrace.core.delivery import Delivery
-from headrace.kafka import KafkaSubscribeOptions
-from headrace.kafka.broker import KafkaBroker
-from headrace.kafka.presets import GroupConsumer
+from headrace.kafka import GroupConsumer, KafkaBroker, KafkaSubscribeOptions
 from headrace.testing import run_until_idle
 
 

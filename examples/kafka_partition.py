@@ -9,9 +9,7 @@ import settings
 
 from headrace import Message
 from headrace.core.delivery import Delivery
-from headrace.kafka import DirectoryOffsetStore, KafkaPartitionOptions
-from headrace.kafka.broker import KafkaBroker
-from headrace.kafka.presets import PartitionConsumer
+from headrace.kafka import DirectoryOffsetStore, KafkaBroker, KafkaPartitionOptions, PartitionConsumer
 from headrace.testing import run_until_idle
 
 

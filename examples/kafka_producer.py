@@ -8,9 +8,7 @@ import asyncio
 import settings
 
 from headrace import Message
-from headrace.kafka import ProduceBatchError
-from headrace.kafka.broker import KafkaBroker
-from headrace.kafka.producer import Producer
+from headrace.kafka import KafkaBroker, ProduceBatchError, Producer
 
 
 def made(text: str) -> Message:

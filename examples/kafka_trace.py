@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from headrace import RetryPolicy, Topic, Worker
 from headrace.core.delivery import Delivery
 from headrace.flow.middleware import tracing
-from headrace.kafka.broker import KafkaBroker
+from headrace.kafka import KafkaBroker
 from headrace.testing import run_until_idle
 
 spans = InMemorySpanExporter()  # in real life: OTLP, and a BatchSpanProcessor

@@ -9,8 +9,7 @@ import sys
 
 from headrace.core.delivery import Delivery
 from headrace.flow.worker import Worker
-from headrace.kafka import KafkaSubscribeOptions, driver
-from headrace.kafka.broker import KafkaBroker
+from headrace.kafka import KafkaBroker, KafkaSubscribeOptions, driver
 from tests.faults.kafka.journal import Journal
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.core.broker import TopicOptions
 from headrace.core.message import Message, new_id
-from headrace.kafka.broker import KafkaBroker
+from headrace.kafka import KafkaBroker
 from headrace.testing.plugin import kafka_installed, kafka_server  # noqa: F401
 from tests.faults.kafka.journal import judge
 
