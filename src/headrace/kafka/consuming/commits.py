@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.core.errors import BrokerTimeoutError
 from headrace.kafka import driver
-from headrace.kafka.consuming.partition import Partition
+from headrace.kafka.consuming.partition import Epoch, Partition
 from headrace.kafka.consuming.places import ends, place
 from headrace.kafka.errors import CommitError, KafkaError
 
@@ -35,6 +35,8 @@ class Commits:
         self._open = 0
         self._failure: KafkaError | None = None
         self._troubled = False
+        self._silent = False
+        """Whether the coordinator did not answer in time when somebody waited for it."""
 
     def send_due(self, consumer: Any, *, grouped: bool) -> None:
         """Every interval: what has grown, without waiting for the answer. Not `grouped`: nobody is told."""
@@ -42,8 +44,8 @@ class Commits:
         if now >= self._next:
             self._next = now + self._interval
             self._hear_ends(consumer)
-            if grouped:
-                self.send(consumer)
+            if grouped and not self._open:  # one at a time: the driver repeats a failed one, and behind a later
+                self.send(consumer)  # one that would put the group back
 
     def _hear_ends(self, consumer: Any) -> None:
         """What the driver has heard of the ends of the logs; it asks nobody."""
@@ -67,7 +69,7 @@ class Commits:
     def wait(self, consumer: Any, stays: Iterable[Partition]) -> None:
         """What has grown, confirmed. At a revoke: where it fails, it is the next member's to do it again."""
         offsets = self._last(stays)
-        if not offsets:
+        if not offsets or self._silent:  # the driver would wait for minutes
             return
         try:
             answered = consumer.commit(offsets=offsets, asynchronous=False)
@@ -83,7 +85,8 @@ class Commits:
         """
         end = self._now() + timeout
         failed: KafkaError | None = None
-        while not self._is_settled():
+        wanted = [(stay, stay.epoch, value) for stay in self._ours() if (value := _wanted(stay)) is not None]
+        while any(self._is_missing(*each) for each in wanted):
             if not self._open:
                 self._failure = None
                 self._send(consumer, self._last(self._stays.values()))
@@ -91,7 +94,10 @@ class Commits:
             if record is not None:
                 more(record)
             failed = self._failure or failed
+            if failed is not None and ends(failed):
+                raise _refused(failed)
             if self._now() >= end:
+                self._silent = self._open > 0
                 if failed is not None:
                     raise failed
                 raise BrokerTimeoutError(f"the coordinator confirmed no commit within {timeout:g} s")
@@ -99,13 +105,18 @@ class Commits:
     def answered(self, error: Any, offsets: list[Any]) -> None:
         """The driver's callback, out of a poll."""
         self._open = max(0, self._open - 1)
+        self._silent = False
         if error is not None:
             self._judge(driver.translated(error), offsets)
         else:
             self._take(offsets)
 
-    def _is_settled(self) -> bool:
-        return all((wanted := _wanted(stay)) is None or wanted == stay.epoch.confirmed for stay in self._ours())
+    def _is_missing(self, stay: Partition, epoch: Epoch, wanted: tuple[int, str]) -> bool:
+        """Whether it is still to be confirmed; more than that may be by now, or it is not ours to say any more."""
+        if epoch.dead or self._stays.get((stay.topic, stay.number)) is not stay:
+            return False
+        confirmed = epoch.confirmed
+        return confirmed is None or (confirmed != wanted and confirmed[0] <= wanted[0])
 
     def _ours(self) -> list[Partition]:
         return list(self._stays.values())
@@ -151,12 +162,16 @@ class Commits:
                 stay.epoch.sent = stay.epoch.confirmed
         self._failure = error
         if ends(error):
-            failure = CommitError(f"a commit was refused: {error}", code=error.code, name=error.name, fatal=error.fatal)
-            failure.__cause__ = error
-            self._fail(failure)
+            self._fail(_refused(error))
         elif not self._troubled:
             self._troubled = True
             _log.warning("a commit failed and is repeated: %s", error)
+
+
+def _refused(error: KafkaError) -> CommitError:
+    failure = CommitError(f"a commit was refused: {error}", code=error.code, name=error.name, fatal=error.fatal)
+    failure.__cause__ = error
+    return failure
 
 
 def _wanted(stay: Partition) -> tuple[int, str] | None:
