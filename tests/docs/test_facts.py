@@ -56,16 +56,8 @@ def test_the_reference_has_every_room():
 
 @pytest.mark.parametrize("room", PUBLIC)
 def test_the_reference_has_every_public_name_once(room):
-    table = ROOMS[room].partition("\n### ")[0]
-    listed = [name.strip("`") for name, what in rows(table)[1:] if what]
+    listed = [name.strip("`") for name, what in rows(ROOMS[room])[1:] if what]
     assert listed == list(importlib.import_module(room).__all__)
-
-
-def test_what_the_reference_names_with_its_module_is_there():
-    found = re.findall(r"^\| `(headrace\.[\w.]+)\.(\w+)` \|", REFERENCE, re.MULTILINE)
-    assert found
-    for module, name in found:
-        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def shown(value):
@@ -145,6 +137,25 @@ SEEDS = {
     "PullThresholdBytes WithMsgID WithExpectStream WithExpectLastSequence WithExpectLastSequencePerSubject "
     "WithExpectLastMsgID WithRetryAttempts WithRetryWait WithStallWait WithPurgeSubject WithPurgeSequence "
     "WithPurgeKeep WithGetMsgSubject WithClientTrace StreamConfig ConsumerConfig OrderedConsumerConfig",
+    "xkafka.md": "GroupConsumer NewGroupConsumer GroupConsumerConfig Consume Close Validate Brokers GroupID Topics "
+    "PartitionConsumer NewPartitionConsumer PartitionConsumerConfig Topic Partition String SaramaConfig ShardCount "
+    "ShardQueueSize DefaultShardCount DefaultShardQueueSize GlobalHandlers TopicHandlers KeyExtractor Logger "
+    "LoggerHandlerEnabled RetryConfig ExhaustedPolicy DLQ DLQConfig FailureHook OffsetStore Load Save InitialOffset "
+    "Reconnect BackoffConfig InitialBackoff MaxBackoff Multiplier ChainMode ChainModeAppend ChainModeReplace "
+    "ConsumeTopicHandlers ProduceTopicHandlers Mode Handlers Handler HandlerFunc MessageContext MemoryOffsetStore "
+    "NewMemoryOffsetStore DefaultRetryInitialBackoff DefaultRetryMaxBackoff DefaultRetryMultiplier InfiniteRetries "
+    "DefaultPartitionReconnectInitialBackoff DefaultPartitionReconnectMaxBackoff "
+    "DefaultPartitionReconnectMultiplier ExhaustedPolicyBlock ExhaustedPolicyDLQCommit ExhaustedPolicyStop "
+    "FailureEvent FailureStage FailureStageRetry FailureStageExhausted FailureStageDLQ FailureStageStop Producer "
+    "NewProducer ProducerConfig DefaultTopic SyncProducer Dispatch ProducerDispatchConfig WorkerCount QueueSize "
+    "DefaultProducerWorkerCount ProducerDispatchMode DefaultProducerDispatchMode ProducerDispatchModeSerial "
+    "ProducerDispatchModeKeySharded ProducerDispatchModeParallel ProducerExhaustedPolicy "
+    "ProducerExhaustedPolicyBlock ProducerExhaustedPolicyStop ProducerExhaustedPolicyDrop ProducerFailureEvent "
+    "ProducerFailureHook ProducerFailureStage ProducerFailureStageRetry ProducerFailureStageExhausted "
+    "ProducerFailureStageStop ProducerFailureStageDrop ErrProducerClosed ErrNilProducerMessage "
+    "ErrProducerTopicRequired ErrProducerDropped Produce ProduceAsync ProduceBatch ProduceBatchReport Future Await "
+    "BatchItemResult Message Value Result New Config XKAFKA_BROKERS XKAFKA_TOPIC XKAFKA_GROUP_ID XKAFKA_PARTITION "
+    "XKAFKA_TIMEOUT",
 }
 """What the library of origin exports, and a reader will look for."""
 
