@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
-from headrace.core.errors import BrokerError, BrokerTimeoutError, StoreError
+from headrace.core.errors import BrokerError, BrokerTimeoutError, ClosedError, StoreError
 from headrace.flow.retry import RetryPolicy
-from headrace.kafka.consuming.partition import Partition, Run
+from headrace.kafka.consuming.partition import Epoch, Partition, Run
 from headrace.kafka.consuming.places import ends
 from headrace.kafka.consuming.poller import Poller
 from headrace.kafka.consuming.subscription import KafkaSubscription
@@ -45,6 +44,7 @@ class Checkpoints:
         self._interval = options.seconds("commit_interval")
         self._turn = asyncio.Lock()
         self._saved: int | None = None
+        self._flying: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def load(self) -> int | None:
@@ -73,8 +73,7 @@ class Checkpoints:
         """Save no more by itself."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
 
     async def confirm(self, timeout: float) -> None:
         """What is finished is saved, or this raises. A cancelled caller still waits for it."""
@@ -83,6 +82,8 @@ class Checkpoints:
             await asyncio.shield(saving)
         except asyncio.CancelledError:
             await asyncio.wait([saving])
+            if not saving.cancelled():
+                saving.exception()  # it has been heard of
             raise
 
     async def _run(self) -> None:
@@ -104,39 +105,53 @@ class Checkpoints:
 
     async def _save(self) -> None:
         async with self._turn:
-            value, stay = self._due()
-            if value is None or stay is None:
-                return
-            await self._repeat(lambda: self._store.save(self._topic, self._number, value))
-            self._saved = value
-            stay.epoch.confirmed = value, ""
+            attempt = 0
+            try:
+                while not await self._saved_once():
+                    attempt += 1
+                    self._subscription.held_back = True
+                    await self.rest(self._reconnect, attempt)
+            finally:
+                if self._subscription.held_back:
+                    self._subscription.held_back = False
+                    self._subscription.ring()
 
-    def _due(self) -> tuple[int | None, Partition | None]:
+    async def _saved_once(self) -> bool:
+        """Save the newest value, if it grew. False: that failed, and may work later."""
+        await self._landed()
+        value, epoch = self._due()
+        if value is None or epoch is None:
+            return True
+        saving = self._flying = asyncio.ensure_future(self._store.save(self._topic, self._number, value))
+        await asyncio.wait([saving])  # whoever is cancelled here leaves it on its way
+        self._flying = None
+        try:
+            saving.result()
+        except Exception as error:
+            if not passes(error):
+                raise
+            _log.warning("%s/%d: its checkpoint cannot be saved: %s", self._topic, self._number, error)
+            return False
+        self._saved = value
+        epoch.confirmed = value, ""
+        return True
+
+    async def _landed(self) -> None:
+        """Wait for a save that was left on its way: two at once could end in any order."""
+        left = self._flying
+        if left is not None:
+            await asyncio.wait([left])
+            self._flying = None
+            if not left.cancelled():
+                left.exception()  # its value is saved again, or a newer one
+
+    def _due(self) -> tuple[int | None, Epoch | None]:
         """The newest committable value, if it grew."""
         for stay in self._subscription.stays:
             value = stay.epoch.tracker.committable
             if value is not None and (self._saved is None or value > self._saved):
-                return value, stay
+                return value, stay.epoch
         return None, None
-
-    async def _repeat(self, save: Callable[[], Awaitable[None]]) -> None:
-        attempt = 0
-        try:
-            while True:
-                try:
-                    await save()
-                except Exception as error:
-                    if not passes(error):
-                        raise
-                    attempt += 1
-                    self._subscription.held_back = True
-                    _log.warning("%s/%d: its checkpoint cannot be saved: %s", self._topic, self._number, error)
-                else:
-                    return
-                await self.rest(self._reconnect, attempt)
-        finally:
-            self._subscription.held_back = False
-            self._subscription.ring()
 
 
 class Reconnecting:
@@ -154,14 +169,14 @@ class Reconnecting:
         self._policy = options.reconnect
         self._make = make
         self._attempt = 0
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """The first poller, and each after it; what passes is tried again."""
         while True:
             try:
-                poller = self._subscription.poller = await self._make(self)
-                await poller.start()
+                await self._begin()
             except Exception as error:
                 if not passes(error):
                     raise
@@ -171,14 +186,13 @@ class Reconnecting:
 
     async def stop(self) -> None:
         """Begin anew no more."""
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
 
     def arrived(self, runs: Sequence[Run]) -> None:
-        """See `Listener`. A record was read: the next failure is a first one."""
-        self._attempt = 0
+        """See `Listener`."""
         self._subscription.arrived(runs)
 
     def assigned(self, stays: Sequence[Partition]) -> None:
@@ -195,18 +209,34 @@ class Reconnecting:
 
     def failed(self, error: BaseException) -> None:
         """The poller has ended."""
-        if not passes(error) or self._subscription.is_closed:
+        if not passes(error) or self._stopped or self._subscription.is_closed:
             self._subscription.failed(error)
             return
-        self._subscription.gone(list(self._subscription.stays), lost=True)
+        stays = list(self._subscription.stays)
+        if any(stay.epoch.tracker.committable is not None for stay in stays):
+            self._attempt = 0  # a record was handled: this failure is a first one
+        self._subscription.gone(stays, lost=True)
         self._task = asyncio.get_running_loop().create_task(self._again(error), name="headrace-kafka-reconnect")
 
     async def _again(self, error: BaseException) -> None:
         try:
+            await self._subscription.poller.ended()
             await self._wait(error)
             await self.open()
         except Exception as failure:  # noqa: BLE001  (whoever pulls hears of it)
             self._subscription.failed(failure)
+
+    async def _begin(self) -> None:
+        poller = await self._make(self)
+        self._subscription.attach(poller)
+        try:
+            await poller.start()
+        except BaseException:
+            await poller.join()  # its thread must not outlive a start that was given up
+            raise
+        if self._subscription.is_closed:
+            await poller.join()
+            raise ClosedError("the subscription was closed")
 
     async def _wait(self, error: BaseException) -> None:
         self._attempt += 1

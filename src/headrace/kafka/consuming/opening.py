@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Opening:
         else:
             plan = await self._join(positions, names, options, create=create)
         poller = self.poller(plan, subscription, options)
-        subscription.poller = poller
+        subscription.attach(poller)
         subscription.confirm = lambda: _confirm(poller, grouped=options.group is not None)
         subscription.count = lambda: _backlog(positions, subscription, names, options)
         try:
@@ -86,15 +86,12 @@ class Opening:
         subscription.confirm = lambda: checkpoints.confirm(_CONFIRM)
         subscription.count = lambda: _left(positions, subscription, key, options)
         await reconnecting.open()
-        checkpoints.start()
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(subscription.aclose)
+            stack.push_async_callback(checkpoints.stop)
+            stack.push_async_callback(reconnecting.stop)
+            checkpoints.start()
             yield subscription
-        finally:
-            try:
-                await reconnecting.stop()
-                await checkpoints.stop()
-            finally:
-                await subscription.aclose()
 
     def subscription(self, options: KafkaReadOptions) -> KafkaSubscription:
         """One that has no poller yet."""

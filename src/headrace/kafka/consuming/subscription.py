@@ -60,6 +60,7 @@ class KafkaSubscription:
         self.held_back = False
         """Whether nothing is handed out for the moment: what is finished cannot be saved."""
         self._pulling = self._stopped = self._closed = False
+        self._demand = 0
 
     @property
     def late_settles(self) -> int:
@@ -80,13 +81,13 @@ class KafkaSubscription:
         if self._closed:
             raise ClosedError("the subscription was closed")
         self._pulling = True
-        self.poller.demand = min(limit, self._most)
+        self._demand = self.poller.demand = min(limit, self._most)
         self.poller.wake()
         try:
             return await self._pull(limit, wait)
         finally:
             self._pulling = False
-            self.poller.demand = 0
+            self._demand = self.poller.demand = 0
 
     def start(self, delivery: Delivery) -> bool:
         """See `Subscription.start`. False once its partition goes: nobody here will run it."""
@@ -172,6 +173,13 @@ class KafkaSubscription:
             finally:
                 for stay in self.stays:
                     stay.ended()
+
+    def attach(self, poller: Poller) -> None:
+        """Read by this one from here on."""
+        self.poller = poller
+        poller.demand = self._demand
+        if self._stopped:
+            poller.stop()
 
     # -- what the poller tells -----------------------------------------------------------------------------------------
 
