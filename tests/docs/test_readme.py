@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from headrace import Topic, connect
+from tests.docs.pages import KAFKA
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -54,3 +58,28 @@ def test_the_handling_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "readme", module)
     exec(compile(BLOCKS[1], "README.md", "exec"), module.__dict__)
     assert callable(module.serve)
+
+
+def test_the_kafka_example_works_until_it_is_stopped(kafka_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", module)
+    for block in BLOCKS[1:3]:
+        text = block.replace(KAFKA, kafka_address).replace('"orders"', '"readme.orders"')  # pages have the other one
+        exec(compile(text, "README.md", "exec"), module.__dict__)
+    handled: list[object] = []
+
+    async def handle(order: dict[str, int]) -> None:
+        handled.append(order)
+
+    async def story() -> None:
+        async with connect(f"kafka://{kafka_address}") as broker:
+            serving = asyncio.create_task(module.serve_kafka())
+            await Topic(broker, "readme.orders").send({"readme": 1}, key="readme")
+            while {"readme": 1} not in handled:
+                assert not serving.done(), serving
+                await asyncio.sleep(0.05)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    module.handle = handle  # type: ignore[attr-defined]
+    asyncio.run(asyncio.wait_for(story(), 30))
