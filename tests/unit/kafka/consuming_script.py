@@ -45,7 +45,7 @@ class Record:
         return 1, 1_000
 
 
-def failed(code, partition=0, offset=-1001):
+def failed(code, partition=0, offset=None):
     """A record that is an error."""
     return Record(offset, partition=partition, error=DriverError(code))
 

@@ -149,6 +149,13 @@ class Partition:
         self.epoch.dead = True
         self.started.clear()  # what it holds is hidden from the collector, and leads back to here
 
+    def unfinished_from(self) -> int:
+        """What was read here before it is finished. The driver's thread may ask."""
+        committable, leaders = self.epoch.tracker.committable, self.epoch.leaders
+        if committable is not None:
+            return committable
+        return leaders[0][0] if leaders else self.position
+
     def run_over(self, held: Held) -> None:
         """One run less."""
         started = self.started

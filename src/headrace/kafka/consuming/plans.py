@@ -55,6 +55,9 @@ class OutOfRange:
             raise error
         low, high = self._ends(poller, consumer, stay)
         target = low if self._policy == "earliest" else high
+        asked = record.offset()
+        if asked is not None and target < asked:  # the log was cut: what was read and is not finished comes again
+            target = max(low, min(target, stay.unfinished_from()))
         _log.warning("%s: position %s is out of range, reading goes on at %s", stay.source, stay.position, target)
         poller.tell(setattr, stay, "position", target)
         self._read_on(consumer, stay, target)

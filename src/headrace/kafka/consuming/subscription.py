@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -61,6 +62,7 @@ class KafkaSubscription:
         """Whether nothing is handed out for the moment: what is finished cannot be saved."""
         self._pulling = self._stopped = self._closed = False
         self._demand = 0
+        self._pid = os.getpid()
 
     @property
     def late_settles(self) -> int:
@@ -76,6 +78,7 @@ class KafkaSubscription:
 
     async def pull(self, limit: int, wait: float) -> Sequence[Delivery]:
         """See `Subscription.pull`."""
+        self._check_process()
         if self._pulling:
             raise UsageError("one pull at a time")
         if self._closed:
@@ -143,17 +146,21 @@ class KafkaSubscription:
 
     async def flush(self) -> None:
         """Everything finished so far is committed (partition mode: saved), or this raises."""
+        self._check_process()
         if self._closed or self._failure is not None:
             return
         await self._confirm()
 
     async def backlog(self) -> int | None:
         """See `Subscription.backlog`. Compaction and markers make it too high, never too low."""
+        self._check_process()
         left = await self.count()
         return left + len(self._again)  # in this order: what is handed back meanwhile counts
 
     async def aclose(self) -> None:
-        """Commit what is finished, leave. Twice is fine: each returns once it has left."""
+        """Commit what is finished, leave. Twice is fine: each returns once it has left. In a forked child nothing."""
+        if os.getpid() != self._pid:
+            return
         if self._closed:
             await self.poller.ended()
             return
@@ -252,6 +259,10 @@ class KafkaSubscription:
             self._bell.set_result(None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise UsageError("the subscription was opened before a fork: open one of its own in the child")
 
     async def _confirm(self) -> None:
         for stay in self.stays:
