@@ -63,7 +63,7 @@ async def watched(server, topic, watch, count, **options):
     assert committed(server, group, topic) == {0: count}
 
 
-# -- keys ----------------------------------------------------------------------------------------------------------------
+# -- keys --------------------------------------------------------------------------------------------------------------
 
 
 def test_key_extractor(kafka_server):
@@ -110,7 +110,7 @@ def test_an_extractor_that_raises_ends_the_run_behind_those_before_it(kafka_serv
     def extract(message):
         if message.body == b"7":
             raise KeyError("customer")
-        return None
+        return message.key
 
     async def story():
         options = KafkaSubscribeOptions(key_extractor=extract)
@@ -129,7 +129,7 @@ def test_an_extractor_that_raises_ends_the_run_behind_those_before_it(kafka_serv
     run(story())
 
 
-# -- what is held back ---------------------------------------------------------------------------------------------------
+# -- what is held back -------------------------------------------------------------------------------------------------
 
 
 def of_partition_0(broker):
@@ -208,7 +208,7 @@ def test_a_slow_reader_loses_nothing(kafka_server):
     assert seen == list(range(24))
 
 
-# -- what comes again ----------------------------------------------------------------------------------------------------
+# -- what comes again --------------------------------------------------------------------------------------------------
 
 
 async def take(reading, count):

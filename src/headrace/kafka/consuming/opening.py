@@ -29,6 +29,7 @@ __all__ = ["Opening"]
 _IN_FLIGHT = 256
 _PREFETCH = 1_000
 _CONFIRM = 10.0
+_ONE_PARTITION = "partition"
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,12 @@ class Opening:
             yield subscription
 
     def subscription(self, options: KafkaReadOptions) -> KafkaSubscription:
-        """One that has no poller yet."""
+        """One that has no poller yet. What reads one partition says so where others name their group."""
+        group = _ONE_PARTITION if isinstance(options, KafkaPartitionOptions) else options.group
         handing = Handing(options, id_header=self.options.id_header)
         in_flight = _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
         return KafkaSubscription(
-            handing, group=options.group, max_in_flight=in_flight, client_id=self.options.client_id, clock=self.clock
+            handing, group=group, max_in_flight=in_flight, client_id=self.options.client_id, clock=self.clock
         )
 
     def poller(self, plan: Plan, listener: Listener, options: KafkaReadOptions) -> Poller:
