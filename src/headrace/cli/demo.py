@@ -16,13 +16,14 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
+from headrace.cli import records
 from headrace.cli.exits import ExitCode
 from headrace.cli.history import Commit, commits, count_commits
 from headrace.cli.opening import open_broker, run
 from headrace.cli.options import Json, shown
 from headrace.cli.output import console, counted, print_document, safe
 from headrace.cli.proof import COMMITS, DEAD, HANDLED, Handled, Ledger, commit_of, read_ledger
-from headrace.core.broker import Broker
+from headrace.core.broker import Broker, SubscribeOptions
 from headrace.core.delivery import Delivery
 from headrace.core.errors import ConfigError, PublishError, RejectError
 from headrace.core.message import Message
@@ -39,6 +40,7 @@ _HANDLERS = 8
 _BATCH = 200
 _RETRY = RetryPolicy(max_attempts=3, initial=0.05, jitter=0.0)
 _REFRESH = 0.1
+_SESSION = 6.0
 _LINE_EVERY = 1.0
 _DIRECTORY = Path(".headrace-demo")
 
@@ -136,6 +138,7 @@ class _Scene:
             retry=_RETRY,
             on_exhausted=DeadLetter(DEAD),
             on_failure=self._failed,
+            subscribe=_subscribing(self._broker),
         )
         async with worker:
             publisher = asyncio.create_task(self._publish(repo, limit))
@@ -203,6 +206,15 @@ class _Scene:
             if commit not in self.dead:
                 self.dead.add(commit)
                 self.dead_now += 1
+
+
+def _subscribing(broker: Broker) -> SubscribeOptions:
+    """On Kafka a killed run keeps its partitions until its session is over: here no longer than brokers ask for."""
+    if records.kafka_of(broker) is None:
+        return SubscribeOptions()
+    from headrace.kafka.reading import KafkaSubscribeOptions
+
+    return KafkaSubscribeOptions(session_timeout=_SESSION)
 
 
 def _event(commit: Commit) -> Message:

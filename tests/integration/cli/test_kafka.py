@@ -112,6 +112,21 @@ def test_dead_letters_and_the_demo(headrace, kafka_installed, tmp_path):  # noqa
         assert (again["holds"], again["dead"], again["handled"]) == (True, 0, 60)
 
 
+def test_a_killed_demo_goes_on(headrace, kafka_installed, tmp_path):  # noqa: F811
+    repository = make_repository(tmp_path / "repository", commits=1_500, authors=5)
+    with KafkaServer(libs=kafka_installed) as server:
+        headrace.url = f"kafka://{server.bootstrap}"
+        with process("demo", "--repo", repository, "--url", headrace.url) as running:
+            for line in running.stdout:
+                if line.startswith("published") and "handled 0 " not in line:
+                    running.kill()
+                    break
+        after = headrace.done("demo", "--repo", repository, "--json").json
+    assert (after["holds"], after["handled"] + after["dead"]) == (True, 1_500)
+    assert after["handled_before"] > 0
+    assert after["handled_now"] > 0, "it was killed too late"
+
+
 def test_bench_leaves_nothing(headrace, kafka_server):  # noqa: F811
     report = headrace.done("bench", "-n", "500", "--json").json
     assert [result["messages"] >= 500 for result in report["results"][1:]] == [True] * 3
