@@ -1,4 +1,4 @@
-"""All engines keep the promises of the seam, stream engines those of their model: on a directory, in memory, on servers."""
+"""All engines keep the promises of the seam, stream engines their model's: on a directory, in memory, on servers."""
 
 import pytest
 

@@ -66,6 +66,8 @@ class Script:
         self.silent = False
         """Whether commits are not answered."""
         self.closed = False
+        self.waits = True
+        """Whether a poll waits for something to come, as the driver's does."""
         self.on_commit = None
         self.thread = None
         self._records = deque()
@@ -103,7 +105,7 @@ class Script:
     def poll(self, timeout):
         self.thread = threading.current_thread()
         with self._change:
-            if not self._events and self._next() is None and timeout:
+            if self.waits and timeout and not self._events and self._next() is None:
                 self._change.wait(timeout)
             events, self._events = self._events, deque()
         for event in events:
@@ -270,6 +272,7 @@ class Stepped:
 
     def __init__(self, script, *, plan=None, **given):
         self.script = script
+        script.waits = False
         self.subscription = joined(script, options(**{"drain_timeout": 0, **given}), plan)
         self.poller = self.subscription.poller
         self.poller._consumer = self.poller._make(None, self.poller.commits.answered)

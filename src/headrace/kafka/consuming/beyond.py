@@ -77,7 +77,8 @@ def _number(value: int) -> bytes:
 
 
 def _numbers(data: bytes) -> list[int]:
-    numbers, value, shift = [], 0, 0
+    numbers: list[int] = []
+    value = shift = 0
     for byte in data:
         value |= (byte & 0x7F) << shift
         shift += 7

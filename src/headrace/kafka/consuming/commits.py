@@ -123,7 +123,7 @@ class Commits:
 
     def _grown(self) -> list[Any]:
         """Where more is finished than was sent."""
-        offsets = []
+        offsets: list[Any] = []
         for stay in self._ours():
             epoch = stay.epoch
             value = epoch.tracker.committable
@@ -134,7 +134,7 @@ class Commits:
 
     def _last(self, stays: Iterable[Partition]) -> list[Any]:
         """What is not confirmed as it is wanted in the end."""
-        offsets = []
+        offsets: list[Any] = []
         for stay in list(stays):
             epoch, wanted = stay.epoch, _wanted(stay)
             if wanted is not None and not epoch.dead and wanted != epoch.confirmed:

@@ -171,7 +171,7 @@ async def _started(poller: Poller, subscription: KafkaSubscription) -> None:
 
 def _added(consumer: Any, names: Sequence[str], there: frozenset[Key]) -> list[Key]:
     """Partitions of these topics that are not there yet. On the driver's thread."""
-    found = []
+    found: list[Key] = []
     for name in names:
         topic = consumer.list_topics(name, timeout=5.0).topics.get(name)
         found += [

@@ -197,7 +197,8 @@ class GroupPlan:
 
     def _placed(self, consumer: Any, given: list[Any]) -> list[Any]:
         """Where to begin each."""
-        places, missing = [], []
+        places: list[Any] = []
+        missing: list[Any] = []
         for each in self._committed(consumer, given):
             key = each.topic, each.partition
             if each.offset >= 0:
