@@ -10,7 +10,7 @@ import typer
 from headrace.cli import records
 from headrace.cli.messages import Stored, body_text, stored, stream_of_topic
 from headrace.cli.opening import open_broker, run, streams_of
-from headrace.cli.options import DEFAULT_URL, Json, Partition, Url
+from headrace.cli.options import DEFAULT_URL, Json, Partition, Url, is_kafka
 from headrace.cli.output import cell, print_document, safe
 from headrace.core.errors import ConfigError
 
@@ -27,6 +27,7 @@ def get(
     json: Json = False,
 ) -> None:
     """Print one message of a topic: the newest, or the one at a sequence."""
+    check_place(url, sequence, partition)
     found = run(_get(url, topic, sequence, partition))
     if raw:
         sys.stdout.buffer.write(found.message.body)
@@ -42,15 +43,16 @@ async def _get(url: str, topic: str, sequence: int | None, partition: int | None
         if (kafka := records.kafka_of(broker)) is not None:
             return await records.one(kafka, topic, partition, sequence)
         streams = streams_of(broker)
-        check_place(sequence, partition)
         stream = await stream_of_topic(streams, topic)
         if sequence is None:
             return stored(await stream.get_last_msg_for_subject(topic), stream.name)
         return stored(await stream.get_msg(sequence), stream.name)
 
 
-def check_place(sequence: int | None, partition: int | None) -> None:
-    """Of a stream: it begins at 1, and has no partitions. ``ConfigError``."""
+def check_place(url: str, sequence: int | None, partition: int | None) -> None:
+    """A stream begins at 1, and has no partitions: ``ConfigError``. What is on Kafka may be anywhere."""
+    if is_kafka(url):
+        return
     if partition is not None:
         raise ConfigError(f"only Kafka has partitions, got --partition {partition}")
     if sequence == 0:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from headrace.cli.exits import StoppedError
-from headrace.cli.options import is_directory, is_embedded
+from headrace.cli.options import is_directory, is_embedded, is_kafka
 from headrace.core.broker import Broker
 from headrace.core.errors import BrokerTimeoutError, UnsupportedError
 from headrace.streams.api import StreamManager
@@ -22,7 +22,6 @@ T = TypeVar("T")
 
 
 _JETSTREAM = ("nats://", "tls://")
-_KAFKA = "kafka://"
 _KAFKA_TIMEOUT = timedelta(seconds=30)
 """A library may repeat for ever; somebody sits before a command."""
 TIMEOUT: ContextVar[timedelta | None] = ContextVar("timeout", default=None)
@@ -69,7 +68,7 @@ async def open_broker(url: str, *, look_only: bool = False, create: bool = True)
         from headrace.jetstream.options import JetStreamOptions
 
         options = JetStreamOptions(timeout=TIMEOUT.get() or JetStreamOptions.timeout)
-    elif url.lower().startswith(_KAFKA):
+    elif is_kafka(url):
         from headrace.kafka.options import KafkaOptions
 
         options = KafkaOptions(delivery_timeout=TIMEOUT.get() or _KAFKA_TIMEOUT)
@@ -83,7 +82,7 @@ async def open_broker(url: str, *, look_only: bool = False, create: bool = True)
 @contextmanager
 def _in_time(url: str) -> Generator[asyncio.Timeout]:
     """What bounds an opening that has no bound among its options: that of Kafka, which takes up to 10 s."""
-    wanted = TIMEOUT.get() if url.lower().startswith(_KAFKA) else None
+    wanted = TIMEOUT.get() if is_kafka(url) else None
     try:
         yield asyncio.timeout(None if wanted is None else wanted.total_seconds())
     except TimeoutError as error:
@@ -95,6 +94,8 @@ def _in_time(url: str) -> Generator[asyncio.Timeout]:
 @asynccontextmanager
 async def open_streams(url: str, *, look_only: bool = False, create: bool = True) -> AsyncGenerator[StreamManager]:
     """The stream engine at `url`; ``UnsupportedError`` where there are no streams."""
+    if is_kafka(url):
+        raise _no_streams("Kafka")
     async with open_broker(url, look_only=look_only, create=create) as broker:
         yield streams_of(broker)
 
@@ -103,6 +104,9 @@ def streams_of(broker: Broker) -> StreamManager:
     """The stream engine under a broker; ``UnsupportedError`` where there is none."""
     streams = getattr(broker, "streams", None)
     if streams is None:
-        engine = type(broker).__name__.removesuffix("Broker")
-        raise UnsupportedError(f"{engine} has topics and no streams: this command is for a directory or a NATS server")
+        raise _no_streams(type(broker).__name__.removesuffix("Broker"))
     return cast("StreamManager", streams)
+
+
+def _no_streams(engine: str) -> UnsupportedError:
+    return UnsupportedError(f"{engine} has topics and no streams: this command is for a directory or a NATS server")

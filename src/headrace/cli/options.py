@@ -25,6 +25,7 @@ __all__ = [
     "duration_of",
     "is_directory",
     "is_embedded",
+    "is_kafka",
     "shown",
 ]
 
@@ -71,6 +72,11 @@ def is_directory(url: str) -> bool:
 def is_embedded(url: str) -> bool:
     """Whether the embedded engine serves this URL."""
     return url == MEMORY or is_directory(url)
+
+
+def is_kafka(url: str) -> bool:
+    """Whether this URL is of Kafka."""
+    return url.lower().startswith("kafka://")
 
 
 def shown(url: str) -> str:

@@ -39,6 +39,7 @@ def tail(
     json: Json = False,
 ) -> None:
     """Print the newest messages of a topic. It only reads: nothing is acknowledged, nobody misses a message."""
+    check_place(url, start, partition)
     run(_tail(url, topic, lines, start, partition, follow=follow, json=json))
 
 
@@ -49,7 +50,6 @@ async def _tail(
         if (kafka := records.kafka_of(broker)) is not None:
             await _tail_kafka(kafka, topic, lines, start, partition, follow=follow, json=json)
         else:
-            check_place(start, partition)
             await _tail_streams(streams_of(broker), topic, lines, start, follow=follow, json=json)
 
 
