@@ -111,8 +111,8 @@ class Member(RuleBasedStateMachine):
             self.script.arrive(failed(EOF, partition=number, offset=log.end))
         self.turn()
 
-    @rule(number=st.sampled_from(PARTITIONS), new_leader=st.booleans())
-    def go_back(self, number, new_leader):
+    @rule(number=st.sampled_from(PARTITIONS), new_leader=st.booleans(), count=st.integers(0, 8))
+    def go_back(self, number, new_leader, count):
         """The log is read again, from what is not finished or before."""
         log = self.logs[number]
         stay = self.poller.stays.get((TOPIC, number))
@@ -120,6 +120,9 @@ class Member(RuleBasedStateMachine):
             return
         log.leader += new_leader
         log.fetch = min(log.fetch, max(0, stay.unfinished_from()))
+        if count:
+            self.deliver(number, count, to_end=False)
+            self.pull(10)
 
     @rule(number=st.sampled_from(PARTITIONS))
     def assign(self, number):
@@ -180,7 +183,11 @@ class Member(RuleBasedStateMachine):
             self.logs[delivery.partition].finished.add(delivery.offset)
         if not self.is_live(*each):
             self.late += 1
-        delivery.settle(outcome)
+
+        async def settle():
+            delivery.settle(outcome)
+
+        self.run(settle())
 
     # -- what holds after each -----------------------------------------------------------------------------------------
 
