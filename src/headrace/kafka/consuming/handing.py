@@ -184,6 +184,9 @@ def _without(partition: Partition, records: list[Any], offsets: list[int]) -> tu
     """What another member has finished already is finished here too, and not handed out."""
     before, tracker = partition.before, partition.epoch.tracker
     done = before.intersection(offsets)
+    if done and _number(records[-1].leader_epoch()) > partition.before_leader:
+        before.clear()  # not the records that were meant: the log was cut meanwhile
+        return records, offsets
     for offset in done:
         tracker.finish(offset)
     before -= done

@@ -62,7 +62,9 @@ class Epoch:
         """Work out what a last commit says. On the loop, where nothing changes meanwhile."""
         tracker = self.tracker
         base = tracker.oldest if tracker.committable is None else tracker.committable
-        self.last = None if base is None else (base, written(base, tracker.ahead))
+        self.last = (
+            None if base is None else (base, written(base, tracker.ahead, self.leaders[-1][1] if self.leaders else -1))
+        )
 
     def since_ns(self) -> int | None:
         """When the oldest unfinished record came; ``None``: all are finished."""
@@ -87,6 +89,7 @@ class Partition:
 
     __slots__ = (
         "before",
+        "before_leader",
         "end",
         "epoch",
         "held_bytes",
@@ -100,14 +103,14 @@ class Partition:
         "topic",
     )
 
-    def __init__(self, topic: str, number: int, position: int, before: set[int] | None = None) -> None:
+    def __init__(self, topic: str, number: int, position: int, before: tuple[set[int], int] | None = None) -> None:
         self.topic = topic
         self.number = number
         self.source = f"{topic}/{number}"
         self.position = position
         """The next record to hand out; below 0: not known before the first one."""
         self.epoch = Epoch(self, 1)
-        self.before = before or set[int]()
+        self.before, self.before_leader = before or (set[int](), -1)
         """Offsets that another member has finished, beyond what it could commit: not handed out again."""
         self.end: int | None = None
         """Behind the last record of the log, as the driver has heard. The driver's thread writes it."""
