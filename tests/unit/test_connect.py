@@ -16,10 +16,16 @@ def test_wrong(url):
         connect(url)
 
 
-@pytest.mark.parametrize("url", ["kafka://a,b", "sqs://eu-west-1"])
-def test_not_built_yet_is_said(url):
+def test_not_built_yet_is_said():
     with pytest.raises(UnsupportedError, match="not built"):
+        connect("sqs://eu-west-1")
+
+
+@pytest.mark.parametrize("url", ["kafka://", "kafka://a:0", "kafka://a?b=c", "kafka://ann:secret@a", "kafka://a b"])
+def test_addresses_of_kafka_are_checked(url):
+    with pytest.raises(ConfigError) as caught:
         connect(url)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

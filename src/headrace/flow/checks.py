@@ -53,7 +53,8 @@ def checked_options(
         raise UnsupportedError(f"this engine has no groups, got {options.group!r}")
     if options.lease is not None and not capabilities.extend:
         raise UnsupportedError(f"this engine has no leases, got lease={options.lease!r}")
-    if options.start is not None and options.start.kind not in capabilities.replay:
+    # Without a group it is for the engine to say: one partition of Kafka can begin where no group can.
+    if options.group is not None and options.start is not None and options.start.kind not in capabilities.replay:
         raise UnsupportedError(f"this engine cannot start a group at {options.start.kind.value!r}")
     return options
 

@@ -108,7 +108,6 @@ def test_no_command_is_answered_with_help(arguments, capsys):
         (["stream", "backup", "missing/file"], 3),
         (["stream", "restore", "missing"], 3),
         (["doctor", "--url", "nats://127.0.0.1:1"], 4),
-        (["pub", "orders", "x", "--url", "kafka://localhost"], 2),
         (["bench", "--url", "sqs://eu-west-1"], 2),
         (["demo", "--url", "nats://127.0.0.1:1", "--repo", os.fspath(Path(__file__).parents[3])], 4),
     ],
@@ -118,7 +117,7 @@ def test_looking_makes_no_store(arguments, code, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("url", ["kafka://localhost", "sqs://eu-west-1"])
+@pytest.mark.parametrize("url", ["sqs://eu-west-1"])
 def test_an_engine_that_is_not_built_yet_is_said_in_one_line(url, capsys):
     assert main(["stream", "ls", "--url", url]) == 2
     out, err = capsys.readouterr()
