@@ -19,6 +19,7 @@ Stays = dict[tuple[str, int], Partition]
 
 _log = logging.getLogger("headrace.kafka")
 _TICK = 0.05
+_SOON = 1.0
 
 
 class Commits:
@@ -82,8 +83,9 @@ class Commits:
         """Everything finished so far is confirmed, or this raises. `more` gets the records that came meanwhile.
 
         By commits that are not waited for inside of the driver: that wait has no end while the coordinator is away.
+        Whoever asks again after a wait in vain hears of it soon: an end flushes, and then closes.
         """
-        end = self._now() + timeout
+        end = self._now() + (min(timeout, _SOON) if self._silent else timeout)
         failed: KafkaError | None = None
         wanted = [(stay, stay.epoch, value) for stay in self._ours() if (value := _wanted(stay)) is not None]
         while any(self._is_missing(*each) for each in wanted):
@@ -97,7 +99,7 @@ class Commits:
             if failed is not None and ends(failed):
                 raise _refused(failed)
             if self._now() >= end:
-                self._silent = self._open > 0
+                self._silent = True
                 if failed is not None:
                     raise failed
                 raise BrokerTimeoutError(f"the coordinator confirmed no commit within {timeout:g} s")
@@ -105,10 +107,10 @@ class Commits:
     def answered(self, error: Any, offsets: list[Any]) -> None:
         """The driver's callback, out of a poll."""
         self._open = max(0, self._open - 1)
-        self._silent = False
         if error is not None:
             self._judge(driver.translated(error), offsets)
         else:
+            self._silent = False
             self._take(offsets)
 
     def _is_missing(self, stay: Partition, epoch: Epoch, wanted: tuple[int, str]) -> bool:

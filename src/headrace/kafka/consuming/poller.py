@@ -27,6 +27,7 @@ _log = logging.getLogger("headrace.kafka")
 _TICK = 0.05
 """Seconds of one poll: longest wait for whoever asks something of the thread."""
 _MOST = 500
+_LEAVING = 10.0
 _PATIENCE = 1.0
 """Seconds of not asking before partitions are paused: a pause throws away what the driver has fetched ahead."""
 
@@ -167,10 +168,14 @@ class Poller:
         await self.ended()
 
     async def ended(self) -> None:
-        """Return once the thread has ended."""
-        if self._thread.ident is not None:
-            await self._over.wait()
+        """Return once the thread has ended. While brokers are away the driver needs minutes: it is left alone then."""
+        if self._thread.ident is None:
+            return
+        try:
+            await asyncio.wait_for(self._over.wait(), _LEAVING)
             self._thread.join()
+        except TimeoutError:
+            _log.warning("the brokers do not answer: the consumer is left to close by itself")
 
     def _tell_failure(self, error: BaseException) -> None:
         if self._begun.done():
