@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from operator import methodcaller
 from typing import Protocol
 
 from headrace.core.errors import UsageError
@@ -19,6 +20,9 @@ Encoded = tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]
 """topic, value, key, headers, milliseconds since 1970: what the driver's ``produce`` takes."""
 
 _log = logging.getLogger("headrace.kafka")
+_headers_of = methodcaller("headers")
+"""From C: where it cannot read a name, the driver returns a broken list and an error at once. The interpreter stops
+looking for the error where it has seen the call often, and whoever touches the list dies of it."""
 _MAX_ID = 255
 _LAST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999: what a datetime can hold."""
@@ -111,7 +115,7 @@ def decode(record: Record, topic: str, source: str, offset: int, id_header: str)
     """
     headers, message_id = NO_HEADERS, ""
     try:
-        pairs = record.headers()
+        pairs = _headers_of(record)
     except SystemError:
         headers = _unreadable(f"{source}@{offset}")
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterator
-from operator import length_hint, methodcaller
 from typing import Any
 
 from headrace.core.delivery import Delivery, DeliveryOwner
@@ -18,8 +17,6 @@ from headrace.kafka.reading import KafkaReadOptions
 from headrace.kafka.wire import decode
 
 __all__ = ["Handing"]
-
-_HEADERS = methodcaller("headers")
 
 
 class Handing:
@@ -93,7 +90,7 @@ class Handing:
             records, offsets = _without(partition, records, offsets)
         topic, source, total, already = partition.topic, partition.source, 0, len(found)
         try:
-            for record, offset in zip(_readable(records), offsets, strict=True):
+            for record, offset in zip(records, offsets, strict=True):
                 message, stamp = decode(record, topic, source, offset, id_header)
                 headers, key_bytes = message.headers, message.key
                 key = key_bytes if self._plain else self._key_of(message, source)
@@ -144,36 +141,6 @@ def _begin(run: Run, records: list[Any], offsets: list[int]) -> Iterator[tuple[E
         if stop == count or offsets[stop] <= offsets[stop - 1] or records[stop].leader_epoch() != leader:
             yield partition.begin(offsets[start:stop], _number(leader), received_ns), start, stop
             start = stop
-
-
-def _readable(records: list[Any]) -> list[Any]:
-    """These records, those whose headers the driver cannot read replaced by one that says so each time.
-
-    The driver returns a broken list and an error at once. Only a caller in C is sure to look for the error: the
-    interpreter leaves that out where it has seen the call often, and whoever touches the list dies of it.
-    """
-    left, found = iter(records), records
-    while True:
-        try:
-            deque(map(_HEADERS, left), maxlen=0)
-        except SystemError:
-            at = len(records) - length_hint(left) - 1
-            found = [*found[:at], _Unreadable(records[at]), *found[at + 1 :]]
-        else:
-            return found
-
-
-class _Unreadable:
-    """A record with headers that cannot be read."""
-
-    def __init__(self, record: Any) -> None:
-        self._record = record
-
-    def headers(self) -> Any:
-        raise SystemError
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._record, name)
 
 
 def _number(leader: int | None) -> int:
