@@ -59,8 +59,13 @@ class Troupe:
         code = await process.wait()
         if how is signal.SIGKILL:
             self.deaths[name] = time.monotonic_ns()
-        elif not (code == -signal.SIGTERM and not (self.folder / f"{name}.journal").exists()):  # it had not begun yet
+        elif code != -signal.SIGTERM or self._has_begun(name):
             assert code == 0, f"{name} ended with {code}: {(self.folder / f'{name}.log').read_text()[-2000:]}"
+
+    def _has_begun(self, name):
+        """Whether it has come so far as to listen to signals."""
+        journal = self.folder / f"{name}.journal"
+        return journal.exists() and journal.stat().st_size > 0
 
     async def close(self):
         await asyncio.gather(*(self.end(name, signal.SIGTERM) for name in list(self.alive)))

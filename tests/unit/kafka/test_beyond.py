@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.kafka.consuming.beyond import read, written
+from headrace.kafka.consuming.partition import Partition
 
 FAR = st.integers(1, 1 << 40)
 
@@ -36,3 +37,21 @@ def test_no_text_for_nothing():
 def test_known_vector():
     assert written(10, [12, 13, 200], 4) == "headrace/1 BQICugEB"
     assert read(10, "headrace/1 BQICugEB", 10) == ({12, 13, 200}, 4)
+
+
+def test_what_was_not_read_yet_is_handed_on():
+    partition = Partition("t", 0, 10, ({12, 40, 41}, 3))
+    partition.begin([10, 11, 13], 3, 0)
+    partition.epoch.tracker.finish(10)
+    partition.epoch.sum_up()
+    base, text = partition.epoch.last
+    assert base == 11
+    assert read(base, text, 100) == ({40, 41}, 3)
+
+
+def test_what_a_newer_leader_may_have_replaced_is_not_handed_on():
+    partition = Partition("t", 0, 10, ({40, 41}, 3))
+    partition.begin([10, 11], 4, 0)
+    partition.epoch.tracker.finish(10)
+    partition.epoch.sum_up()
+    assert partition.epoch.last == (11, "")

@@ -60,11 +60,17 @@ class Epoch:
 
     def sum_up(self) -> None:
         """Work out what a last commit says. On the loop, where nothing changes meanwhile."""
-        tracker = self.tracker
+        tracker, partition = self.tracker, self.partition
         base = tracker.oldest if tracker.committable is None else tracker.committable
-        self.last = (
-            None if base is None else (base, written(base, tracker.ahead, self.leaders[-1][1] if self.leaders else -1))
-        )
+        if base is None:
+            self.last = None
+            return
+        leader = self.leaders[-1][1] if self.leaders else -1
+        finished = tracker.ahead
+        if leader <= partition.before_leader:  # what another has finished, and was not read here yet, is handed on
+            finished += sorted(offset for offset in partition.before if offset > (tracker.begun or base))
+            leader = partition.before_leader
+        self.last = base, written(base, finished, leader)
 
     def since_ns(self) -> int | None:
         """When the oldest unfinished record came; ``None``: all are finished."""
