@@ -67,7 +67,9 @@ class Epoch:
             return
         leader = self.leaders[-1][1] if self.leaders else -1
         finished = tracker.ahead
-        if leader <= partition.before_leader:  # what another has finished, and was not read here yet, is handed on
+        if (
+            partition.before and leader <= partition.before_leader
+        ):  # what another has finished, and was not read here yet, is handed on
             finished += sorted(offset for offset in partition.before if offset > (tracker.begun or base))
             leader = partition.before_leader
         self.last = base, written(base, finished, leader)
