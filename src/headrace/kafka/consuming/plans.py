@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headrace.kafka import driver
-from headrace.kafka.codes import MEMBERSHIP
+from headrace.kafka.codes import MEMBERSHIP, Code
 from headrace.kafka.consuming.beyond import read
 from headrace.kafka.consuming.partition import Partition
 from headrace.kafka.consuming.places import Key, ends, place
 from headrace.kafka.consuming.poller import Poller
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownGroupError
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownGroupError, UnknownTopicError
 from headrace.kafka.reading import KafkaReadOptions, KafkaSubscribeOptions
 
 __all__ = ["FixedPlan", "GroupPlan", "OutOfRange"]
@@ -24,6 +24,8 @@ _AGAIN = 0.2
 _MOST_BEYOND = 100_000
 """Finished offsets beyond a committed one that are believed: more than any member holds is nonsense."""
 _PARTITIONS_EVERY = 30.0
+_TOPICS_EVERY = 5.0
+_LOOK = 1.0
 
 
 class OutOfRange:
@@ -119,12 +121,16 @@ class GroupPlan:
         self._drain_timeout = drain_timeout
         self._fresh: set[str] = set()
         """Topics that are new to the group and have no places yet."""
+        self._gone: set[str] = set()
+        """Topics that were not there at the last look."""
+        self._next = 0.0
         self.trouble = out_of_range
         self._poller: Poller
 
     def begin(self, poller: Poller, consumer: Any) -> None:
         """Give a new group its places, then subscribe. ``UnknownGroupError``: there is none, and none is to be made."""
         self._poller = poller
+        self._next = poller.now() + _TOPICS_EVERY
         known = {
             each.topic for each in self._committed(consumer, [place(*key) for key in self._starts]) if each.offset >= 0
         }
@@ -143,7 +149,25 @@ class GroupPlan:
         )
 
     def look(self, poller: Poller, consumer: Any) -> None:
-        """The coordinator tells; there is nothing to look for."""
+        """A deleted topic is taken from its members, often without a word: one that has nothing here is asked for."""
+        now = poller.now()
+        if now < self._next:
+            return
+        self._next = now + _TOPICS_EVERY
+        ours = {topic for topic, _ in poller.stays}
+        self._gone = {topic for topic in self._topics if topic not in ours and self._is_gone(consumer, topic)}
+
+    def _is_gone(self, consumer: Any, topic: str) -> bool:
+        """``UnknownTopicError`` the second time in a row: what one broker has not heard of yet may be there."""
+        try:
+            found = consumer.list_topics(topic, timeout=_LOOK).topics.get(topic)
+        except driver.KafkaException:
+            return False
+        if found is None or found.error is None or found.error.code() != Code.UNKNOWN_TOPIC_OR_PART:
+            return False
+        if topic in self._gone:
+            raise UnknownTopicError(f"topic {topic!r} is there no more")
+        return True
 
     def _guarded(self, callback: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
         """What a callback raises must not go through the driver, which loses its head over it."""
