@@ -112,6 +112,7 @@ def test_dead_letters_and_the_demo(headrace, kafka_installed, tmp_path):  # noqa
         assert (again["holds"], again["dead"], again["handled"]) == (True, 0, 60)
 
 
+@pytest.mark.chaos
 def test_a_killed_demo_goes_on(headrace, kafka_installed, tmp_path):  # noqa: F811
     repository = make_repository(tmp_path / "repository", commits=1_500, authors=5)
     with KafkaServer(libs=kafka_installed) as server:

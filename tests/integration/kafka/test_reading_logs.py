@@ -401,6 +401,7 @@ def kafka_has(server, topic, partitions):
     return len(there) == partitions and all(each.leader > 0 for each in there.values())
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("kind", ["group", "partition", "alone"])
 def test_topic_deleted(kafka_server, kind):
     """It ends the run, once the driver is sure (30 s; here 1)."""

@@ -79,6 +79,7 @@ def test_a_topic_that_cannot_be_made_says_why(kafka_server):  # noqa: F811
         kafka_server.create_topic("servers-odd", config={"no.such": "1"})
 
 
+@pytest.mark.chaos
 def test_comes_back_on_the_same_port_and_data(kafka_installed):  # noqa: F811
     began = time.monotonic()
     with KafkaServer(libs=kafka_installed) as kafka:
@@ -141,6 +142,7 @@ def test_lives_in_a_context_only():
 # --- logins ---
 
 
+@pytest.mark.chaos
 def test_tls_with_logins(kafka_installed, tmp_path):  # noqa: F811
     authority = Authority(tmp_path)
     certificate, key = authority.issue("broker", "127.0.0.1")
@@ -178,6 +180,7 @@ def test_logins_that_cannot_be_written_down_are_refused(wrong):
 # --- three brokers ---
 
 
+@pytest.mark.chaos
 def test_a_killed_leader_is_replaced_and_comes_back(kafka_cluster):  # noqa: F811
     kafka_cluster.create_topic("orders", 3)
     leader = kafka_cluster.leader_of("orders", 0)
@@ -298,6 +301,7 @@ with KafkaServer() as kafka:
 """
 
 
+@pytest.mark.chaos
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
 def test_a_killed_program_leaves_no_process_and_no_file(kafka_installed):  # noqa: F811
     environment = {**os.environ, "PYTHONPATH": SOURCE}
