@@ -18,6 +18,7 @@ __all__ = [
     "FIRST",
     "GROUP",
     "ID",
+    "KAFKA",
     "LAST",
     "ORDER_KEY",
     "PASS",
@@ -54,7 +55,7 @@ ORDER_KEY = PREFIX + "Order-Key"
 
 _RECORD = (ID, SOURCE, POSITION, GROUP, TIME, ATTEMPTS, ERROR, REASON, FIRST, LAST, PASS, ORDER_KEY)
 _KEPT = {name.lower() for name in (ID, FIRST, PASS)}
-_KAFKA = (
+KAFKA = (
     "x-source-topic",
     "x-source-partition",
     "x-source-offset",
@@ -65,7 +66,7 @@ _KAFKA = (
     "x-failed-at",
 )
 """What a letter on Kafka carries besides (the kafka room writes them)."""
-_OURS = {name.lower() for name in (*_RECORD, *_KAFKA)}
+_OURS = {name.lower() for name in (*_RECORD, *KAFKA)}
 
 _MAX_ID = 255
 _MAX_REASON = 1_024

@@ -26,18 +26,6 @@ looking for the error where it has seen the call often, and whoever touches the 
 _MAX_ID = 255
 _LAST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999: what a datetime can hold."""
-_REPLACED = frozenset(
-    {
-        "x-source-topic",
-        "x-source-partition",
-        "x-source-offset",
-        "x-source-timestamp",
-        "x-logical-key",
-        "x-attempt",
-        "x-error",
-        "x-failed-at",
-    }
-)
 
 
 class Tombstone(Message, frozen=True, kw_only=True, gc=False):
@@ -190,7 +178,7 @@ def _add_headers(headers: list[tuple[str, bytes]], message: Message, id_header: 
         raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
         headers.append((name if name.isascii() and "\0" not in name else _safe(name), raw))
     if dead and (added := _origin_of(message)):
-        headers[:] = [pair for pair in headers if pair[0].lower() not in _REPLACED]
+        headers[:] = [pair for pair in headers if pair[0].lower() not in letter.KAFKA]
         headers.extend((name, text.encode("utf-8", "backslashreplace")) for name, text in added)
 
 

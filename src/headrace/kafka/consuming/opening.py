@@ -98,14 +98,13 @@ class Opening:
         """One that has no poller yet. What reads one partition says so where others name their group."""
         group = _ONE_PARTITION if isinstance(options, KafkaPartitionOptions) else options.group
         handing = Handing(options, id_header=self.options.id_header)
-        in_flight = _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
         return KafkaSubscription(
-            handing, group=group, max_in_flight=in_flight, client_id=self.options.client_id, clock=self.clock
+            handing, group=group, max_in_flight=_in_flight(options), client_id=self.options.client_id, clock=self.clock
         )
 
     def poller(self, plan: Plan, listener: Listener, options: KafkaReadOptions) -> Poller:
         """The thread of a subscription, not started."""
-        in_flight = _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
+        in_flight = _in_flight(options)
         prefetch = min(_PREFETCH, in_flight) if options.prefetch is None else min(options.prefetch, in_flight)
 
         def make(on_error: Callable[..., None], on_commit: Callable[..., None]) -> Any:
@@ -142,6 +141,10 @@ class Opening:
         return FixedPlan(
             starts, out_of_range=OutOfRange(options), added=lambda consumer, there: _added(consumer, names, there)
         )
+
+
+def _in_flight(options: KafkaReadOptions) -> int:
+    return _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
 
 
 async def _first(positions: Positions, key: Key, start: Start | None) -> int:
