@@ -28,16 +28,21 @@ class Fake:
         self.asked = []
         self._connection = connection
         self._answer = answer
+        self._reply = b""
         connection.subscribe(f"{PREFIX}.>", self._take)
 
     def _take(self, subject, reply, header, data):
         tail = subject.decode().removeprefix(f"{PREFIX}.")
         self.asked.append((tail, msgspec.json.decode(data) if data else None))
+        self._reply = reply
         said = self._answer(tail, self.asked[-1][1])
         if said is not None:
             block, body = said if isinstance(said, tuple) else (b"", said)
-            wire = body if isinstance(body, bytes) else msgspec.json.encode(body)
-            self._connection.send(reply, b"", block, wire)
+            self.say(block, body if isinstance(body, bytes) else msgspec.json.encode(body))
+
+    def say(self, block, body):
+        """One frame to whoever asked last, before what `answer` returns."""
+        self._connection.send(self._reply, b"", block, body)
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from headrace.streams.errors import (
     StreamError,
 )
 from headrace.testing.nats import NatsServer
-from tests.integration.jetstream.fake import PATIENCE, PREFIX, fake, until
+from tests.integration.jetstream.fake import PATIENCE, fake, until
 
 STATE = {"messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0}
 INFO = {"config": {"name": "S", "subjects": ["s"]}, "created": "2026-01-01T00:00:00Z", "state": STATE}
@@ -165,28 +165,21 @@ END = b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\nNats-Last-Sequence: %d\r\n\r\
 def test_hostile_batches(server, frames):
     config = {"name": "S", "subjects": ["s"], "allow_direct": True}
 
+    def answer(tail, body):
+        if tail == "STREAM.INFO.S":
+            return {**INFO, "config": config}
+        for frame in frames[:-1]:
+            asked[0].say(frame, b"x")
+        return frames[-1], b"x"
+
     async def ask():
-        async with Connection(server.url) as other:
+        async with fake(server.url, answer) as (streams, faked):
+            asked.append(faked)
+            stream = await streams.stream("S")
+            with pytest.raises(StreamError):
+                [each async for each in stream.get_batch(GetBatch(batch=2))]
 
-            def answer(tail, body):
-                if tail == "STREAM.INFO.S":
-                    return {**INFO, "config": config}
-                for frame in frames[:-1]:
-                    other.send(reply_of(other), b"", frame, b"x")
-                return frames[-1], b"x"
-
-            replies = []
-            other.subscribe(f"{PREFIX}.DIRECT.>", lambda subject, reply, header, data: replies.append(reply))
-
-            def reply_of(_):
-                return replies[-1]
-
-            async with fake(server.url, answer) as (streams, asked):
-                asked._connection = other  # one connection, so that all frames keep their order
-                stream = await streams.stream("S")
-                with pytest.raises(StreamError):
-                    [each async for each in stream.get_batch(GetBatch(batch=2))]
-
+    asked = []
     asyncio.run(ask())
 
 
