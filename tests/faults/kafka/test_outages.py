@@ -6,43 +6,11 @@ import time
 
 import pytest
 
-from headrace.core.message import new_id
 from headrace.testing.kafka import KafkaServer
 from headrace.testing.plugin import kafka_installed, kafka_server  # noqa: F401
-from tests.faults.kafka.journal import judge
-from tests.faults.kafka.test_storm import Troupe, handled, publish
+from tests.faults.kafka.troupe import through
 
 FROZEN = 9.0  # longer than the session of a member
-
-
-async def everything(folder, count):
-    """Until all was handled; patience is for standing still."""
-    before, end = 0, time.monotonic() + 90
-    while (now := handled(folder)) < count:
-        if now > before:
-            before, end = now, time.monotonic() + 90
-        assert time.monotonic() < end, f"{now} of {count} were handled"
-        await asyncio.sleep(0.3)
-
-
-async def through(folder, address, protocol, count, disturb, *, pace=0.05):
-    """Three members at work while `disturb(troupe)` does its worst; the judge's word."""
-    topic = f"outage-{new_id()}"
-    published = await publish(address, topic, count)
-    troupe = Troupe(folder, address, topic, protocol, pace)
-    try:
-        for _ in range(3):
-            await troupe.join()
-        while not handled(folder):
-            await asyncio.sleep(0.1)
-        await disturb(troupe)
-        await everything(folder, count)
-        await troupe.close()
-    finally:
-        for process in troupe.alive.values():
-            process.kill()
-            await process.wait()
-    return judge(folder, published, troupe.deaths)
 
 
 @pytest.mark.chaos
