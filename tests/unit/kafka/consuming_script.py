@@ -102,6 +102,15 @@ class Script:
 
     def subscribe(self, topics, **callbacks):
         self._callbacks = callbacks
+        self.do(lambda: None if self.assigned else self.give())
+
+    def memberid(self):
+        """None: it has left, or never joined."""
+        return "m" if self.assigned else None
+
+    def unsubscribe(self):
+        if self.assigned:
+            self.take_away(*[number for _, number in self.assigned])
 
     def poll(self, timeout):
         self.thread = threading.current_thread()
@@ -216,7 +225,8 @@ def group_plan(given, partitions):
         [TOPIC],
         starts={(TOPIC, number): 0 for number in range(partitions)},
         create=True,
-        eager=given.group_protocol == "eager",
+        protocol=given.group_protocol,
+        static=given.group_instance_id is not None,
         drain_timeout=given.seconds("drain_timeout"),
         out_of_range=OutOfRange(given),
     )

@@ -26,7 +26,7 @@ WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 def plan_of(given, starts, *, create=True, topics=(TOPIC,)):
     return GroupPlan(
         given.group, list(topics), starts=starts, create=create,
-        eager=given.group_protocol == "eager", drain_timeout=0, out_of_range=OutOfRange(given),
+        protocol=given.group_protocol, static=False, drain_timeout=0, out_of_range=OutOfRange(given),
     )  # fmt: skip
 
 

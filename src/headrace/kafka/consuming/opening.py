@@ -130,7 +130,8 @@ class Opening:
             names,
             starts=await positions.starts(await positions.keys(names), start),
             create=create,
-            eager=options.group_protocol == "eager",
+            protocol=options.group_protocol,
+            static=options.group_instance_id is not None,
             drain_timeout=options.seconds("drain_timeout"),
             out_of_range=OutOfRange(options),
         )

@@ -26,6 +26,8 @@ _MOST_BEYOND = 100_000
 _PARTITIONS_EVERY = 30.0
 _TOPICS_EVERY = 5.0
 _LOOK = 1.0
+_FAREWELL = 5.0
+_TICK = 0.05
 
 
 class OutOfRange:
@@ -109,7 +111,8 @@ class GroupPlan:
         *,
         starts: Mapping[Key, int],
         create: bool,
-        eager: bool,
+        protocol: str,
+        static: bool,
         drain_timeout: float,
         out_of_range: OutOfRange,
     ) -> None:
@@ -117,7 +120,11 @@ class GroupPlan:
         self._topics = list(topics)
         self._starts = starts
         self._create = create
-        self._eager = eager
+        self._eager = protocol == "eager"
+        self._static = static
+        self._unnamed_after = protocol != "consumer"
+        """Whether the driver forgets its member id as it leaves."""
+        self._joined = False
         self._drain_timeout = drain_timeout
         self._fresh: set[str] = set()
         """Topics that are new to the group and have no places yet."""
@@ -157,6 +164,21 @@ class GroupPlan:
         ours = {topic for topic, _ in poller.stays}
         self._gone = {topic for topic in self._topics if topic not in ours and self._is_gone(consumer, topic)}
 
+    def leave(self, poller: Poller, consumer: Any) -> None:
+        """Leave the group. Closed while it joins, or right after, the driver says no word to the coordinator.
+
+        *Seen*, librdkafka 2.13 to 2.16: the group then waits for the one that is gone until its session is over, 45 s.
+        So a join that is under way is waited for, and the driver is watched as it leaves. A static member stays.
+        """
+        end = poller.now() + _FAREWELL
+        while not self._joined and poller.failure is None and poller.now() < end:
+            consumer.poll(_TICK)
+        if self._static:
+            return
+        consumer.unsubscribe()
+        while self._unnamed_after and consumer.memberid() and poller.now() < end:
+            consumer.poll(_TICK)
+
     def _is_gone(self, consumer: Any, topic: str) -> bool:
         """``UnknownTopicError`` the second time in a row: what one broker has not heard of yet may be there."""
         try:
@@ -182,16 +204,24 @@ class GroupPlan:
 
     def _assign(self, consumer: Any, given: list[Any]) -> None:
         """Partitions come. Their committed offsets are read until the answer is there: none is never guessed."""
+        self._joined = True
         places = self._placed(consumer, given)
-        stays = [
-            Partition(each.topic, each.partition, each.offset, read(each.offset, each.metadata, _MOST_BEYOND))
-            for each in places
-        ]
+        if self._poller.closing:  # taken only to be given back; unanswered, the driver would never end
+            self._answer(consumer, given)
+            return
+        self._answer(consumer, places)
+        self._poller.keep(
+            [
+                Partition(each.topic, each.partition, each.offset, read(each.offset, each.metadata, _MOST_BEYOND))
+                for each in places
+            ]
+        )
+
+    def _answer(self, consumer: Any, places: list[Any]) -> None:
         if self._eager:
             consumer.assign(places)
         else:
             consumer.incremental_assign(places)
-        self._poller.keep(stays)
 
     def _revoke(self, consumer: Any, given: list[Any]) -> None:
         """Partitions go: what runs may end, what is finished is committed."""
@@ -311,6 +341,9 @@ class FixedPlan:
         if fresh:
             self._starts |= fresh
             self._assign(poller, consumer, fresh)
+
+    def leave(self, poller: Poller, consumer: Any) -> None:
+        """Nobody is told."""
 
     def _assign(self, poller: Poller, consumer: Any, starts: Mapping[Key, int]) -> None:
         consumer.incremental_assign([place(*key, offset) for key, offset in starts.items()])

@@ -74,6 +74,10 @@ class Plan(Protocol):
         """A record that is an error, and not the end of a partition. What it raises ends the poller."""
         ...
 
+    def leave(self, poller: Poller, consumer: Any) -> None:
+        """The last thing before the consumer closes."""
+        ...
+
 
 class Poller:
     """`make` gets the two callbacks of the driver (errors, commits) and gives its consumer."""
@@ -379,6 +383,7 @@ class Poller:
 
     def _close(self, consumer: Any) -> None:
         try:
+            self._plan.leave(self, consumer)
             consumer.close()
         except (driver.KafkaException, RuntimeError) as error:
             _log.warning("the consumer did not close well: %s", error)
