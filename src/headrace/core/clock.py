@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Protocol, cast
 
 __all__ = ["Clock", "SystemClock", "current_clock"]
+
+
+_BOOT: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
@@ -36,18 +40,14 @@ class SystemClock:
         """Nanoseconds since 1970, UTC."""
         return time.time_ns()
 
-    def monotonic(self) -> float:
-        """Seconds since boot (Linux: time spent asleep included)."""
-        return time.clock_gettime(_BOOT)
+    monotonic = staticmethod(partial(time.clock_gettime, _BOOT))
+    """Seconds since boot (Linux: time spent asleep included)."""
 
     def begin(self) -> None:
         """Do nothing: real time passes by itself."""
 
     def end(self) -> None:
         """Do nothing: real time passes by itself."""
-
-
-_BOOT: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def current_clock(clock: Clock | None = None) -> Clock:

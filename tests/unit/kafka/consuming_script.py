@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from headrace.core.clock import current_clock
 from headrace.kafka.consuming.handing import Handing
-from headrace.kafka.consuming.opening import _confirm
+from headrace.kafka.consuming.opening import _confirm, _standstill
 from headrace.kafka.consuming.plans import FixedPlan, GroupPlan, OutOfRange
 from headrace.kafka.consuming.poller import Poller
 from headrace.kafka.consuming.subscription import KafkaSubscription
@@ -243,7 +243,10 @@ def poller_of(script, plan, listener, given):
 
     prefetch = 1_000 if given.prefetch is None else given.prefetch
     interval = given.seconds("commit_interval")
-    return Poller(make, plan, listener, prefetch=prefetch, commit_interval=interval, clock=current_clock(None))
+    return Poller(
+        make, plan, listener,
+        prefetch=prefetch, commit_interval=interval, standstill=_standstill(given), clock=current_clock(None),
+    )  # fmt: skip
 
 
 def joined(script, given, plan=None):

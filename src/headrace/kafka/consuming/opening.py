@@ -13,9 +13,10 @@ from headrace.core.delivery import Position
 from headrace.kafka import driver
 from headrace.kafka.consuming.checkpoints import Checkpoints, Reconnecting
 from headrace.kafka.consuming.handing import Handing
+from headrace.kafka.consuming.listener import Listener
 from headrace.kafka.consuming.places import Key, place
 from headrace.kafka.consuming.plans import FixedPlan, GroupPlan, OutOfRange
-from headrace.kafka.consuming.poller import Listener, Plan, Poller
+from headrace.kafka.consuming.poller import Plan, Poller
 from headrace.kafka.consuming.positions import Positions
 from headrace.kafka.consuming.subscription import KafkaSubscription
 from headrace.kafka.errors import UnknownTopicError
@@ -117,6 +118,7 @@ class Opening:
             listener,
             prefetch=prefetch,
             commit_interval=options.seconds("commit_interval"),
+            standstill=_standstill(options),
             clock=self.clock,
         )
 
@@ -146,6 +148,13 @@ class Opening:
 
 def _in_flight(options: KafkaReadOptions) -> int:
     return _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
+
+
+def _standstill(options: KafkaReadOptions) -> float | None:
+    """Half a session: a member may be given up as soon as one less a heartbeat, a third of it, is over."""
+    if isinstance(options, KafkaSubscribeOptions) and options.group is not None:
+        return options.session_seconds / 2
+    return None
 
 
 async def _first(positions: Positions, key: Key, start: Start | None) -> int:

@@ -28,6 +28,7 @@ _TOPICS_EVERY = 5.0
 _LOOK = 1.0
 _FAREWELL = 5.0
 _TICK = 0.05
+_SIGN = 0.5
 
 
 class OutOfRange:
@@ -230,9 +231,15 @@ class GroupPlan:
         if stays and poller.patient:
             quiet = threading.Event()
             if poller.tell(poller.listener.revoking, stays, quiet.set):
-                quiet.wait(self._drain_timeout)
+                self._await(quiet)
         poller.commits.wait(consumer, stays)
         self._drop(consumer, given, stays, lost=False)
+
+    def _await(self, quiet: threading.Event) -> None:
+        """What stays with us goes on meanwhile, so the thread shows that it lives."""
+        end = self._poller.now() + self._drain_timeout
+        while (left := end - self._poller.now()) > 0 and not quiet.wait(min(left, _SIGN)):
+            self._poller.fence.alive()
 
     def _lost(self, consumer: Any, given: list[Any]) -> None:
         """They are another's already."""

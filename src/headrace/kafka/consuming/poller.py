@@ -15,11 +15,13 @@ from headrace.core.errors import ClosedError
 from headrace.kafka import driver
 from headrace.kafka.codes import Code
 from headrace.kafka.consuming.commits import Commits, Stays
+from headrace.kafka.consuming.fence import Fence
+from headrace.kafka.consuming.listener import Listener
 from headrace.kafka.consuming.partition import Partition, Run
 from headrace.kafka.consuming.places import ends, place
 from headrace.kafka.errors import KafkaError
 
-__all__ = ["Listener", "Plan", "Poller"]
+__all__ = ["Plan", "Poller"]
 
 T = TypeVar("T")
 
@@ -30,30 +32,6 @@ _MOST = 500
 _LEAVING = 10.0
 _PATIENCE = 1.0
 """Seconds of not asking before partitions are paused: a pause throws away what the driver has fetched ahead."""
-
-
-class Listener(Protocol):
-    """Who hears of a poller. All on the loop, in order."""
-
-    def arrived(self, runs: Sequence[Run]) -> None:
-        """Records."""
-        ...
-
-    def assigned(self, stays: Sequence[Partition]) -> None:
-        """These are ours from now on."""
-        ...
-
-    def revoking(self, stays: Sequence[Partition], quiet: Callable[[], None]) -> None:
-        """They go. `quiet` is to be called once nothing of them runs."""
-        ...
-
-    def gone(self, stays: Sequence[Partition], *, lost: bool) -> None:
-        """They are ours no more."""
-        ...
-
-    def failed(self, error: BaseException) -> None:
-        """The poller has ended."""
-        ...
 
 
 class Plan(Protocol):
@@ -80,7 +58,10 @@ class Plan(Protocol):
 
 
 class Poller:
-    """`make` gets the two callbacks of the driver (errors, commits) and gives its consumer."""
+    """`make` gets the two callbacks of the driver (errors, commits) and gives its consumer.
+
+    ``standstill``: longest one after which it is still a member (`Fence`).
+    """
 
     def __init__(
         self,
@@ -90,6 +71,7 @@ class Poller:
         *,
         prefetch: int,
         commit_interval: float,
+        standstill: float | None = None,
         clock: Clock,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -102,6 +84,7 @@ class Poller:
         self._make = make
         self._plan = plan
         self.now = clock.monotonic
+        self.fence = Fence(standstill, clock.monotonic)
         self._now_ns = clock.now_ns
         self._prefetch = prefetch
         self.demand = 0
@@ -259,6 +242,7 @@ class Poller:
             consumer = self._consumer = self._make(self._troubled, self.commits.answered)
             self._plan.begin(self, consumer)
             self.tell(_give, self._begun, None, None)
+            self.fence.begin()
             while not self.closing and self.failure is None and not self.loop.is_closed():
                 self._turn(consumer)
         except BaseException as error:  # noqa: BLE001  (told to the loop, whatever it is)
@@ -274,6 +258,7 @@ class Poller:
                 self.tell(self._end)
 
     def _turn(self, consumer: Any) -> None:
+        self.fence.alive()
         while self._work:
             self._work.popleft()(consumer)
         self.commits.send_due(consumer, grouped=self._plan.commits)

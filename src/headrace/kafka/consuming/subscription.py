@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from headrace.core.clock import Clock
-from headrace.core.delivery import Ack, Delivery, Nak, Outcome, Position, Reject
+from headrace.core.delivery import RELEASE, Ack, Delivery, Nak, Outcome, Position, Reject
 from headrace.core.errors import ClosedError, HandlerError, UsageError
 from headrace.flow.letter import one_line
 from headrace.kafka.consuming.again import Again
@@ -23,6 +23,7 @@ from headrace.kafka.consuming.poller import Poller
 __all__ = ["KafkaSubscription"]
 
 _log = logging.getLogger("headrace.kafka")
+_DOUBT_EVERY = 0.1
 
 
 class KafkaSubscription:
@@ -93,13 +94,21 @@ class KafkaSubscription:
             self._demand = self.poller.demand = 0
 
     def start(self, delivery: Delivery) -> bool:
-        """See `Subscription.start`. False once its partition goes: nobody here will run it."""
+        """See `Subscription.start`. False once its partition goes: nobody here will run it.
+
+        False, too, after a standstill (`Fence`): it is handed out again once the group was heard.
+        """
         held: Held = delivery.token
         partition = held.epoch.partition
-        if partition.live and not held.epoch.dead:
+        if not partition.live or held.epoch.dead:
+            partition.run_over(held)
+            return False
+        if (fence := self.poller.fence).now() < fence.until:
             partition.started.add(held)
             return True
-        partition.run_over(held)
+        if delivery.settlement.outcome is None:
+            delivery.settlement.outcome = RELEASE
+            self.settle(delivery, RELEASE)
         return False
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -306,7 +315,7 @@ class KafkaSubscription:
 
     def _take(self, limit: int) -> list[Delivery]:
         found: list[Delivery] = []
-        if limit <= 0 or self.held_back:
+        if limit <= 0 or self.held_back or self._in_doubt():
             return found
         if len(self._again):
             found += self._again.due(limit)
@@ -344,11 +353,17 @@ class KafkaSubscription:
         self._again.drop(lambda delivery: not delivery.token.epoch.partition.live)
         self.poller.wake()
 
+    def _in_doubt(self) -> bool:
+        fence = self.poller.fence
+        return fence.now() >= fence.until
+
     async def _arrival(self, wait: float) -> None:
         self._bell = asyncio.get_running_loop().create_future()
         due = self._again.next_due()
         if due is not None and self._out < self._most and not self.held_back:
             wait = min(wait, max(0.0, due - asyncio.get_running_loop().time()))
+        if self._in_doubt():
+            wait = min(wait, _DOUBT_EVERY)
         try:
             async with asyncio.timeout(wait):
                 await self._bell
