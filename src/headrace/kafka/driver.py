@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,11 @@ _END = "headrace.end"
 """A setting that the driver cannot know."""
 _PROTOCOLS = {"plaintext": "plaintext", "tls": "ssl", "sasl_plaintext": "sasl_plaintext", "sasl_tls": "sasl_ssl"}
 _SECRETS = ("sasl.password", "ssl.key.password")
+_CERTIFICATE = re.compile(
+    r"certificate verify failed"
+    r"|alert (bad certificate|certificate (expired|required|revoked|unknown)|unknown ca|unsupported certificate)"
+)
+"""What OpenSSL says when one side refuses the other's certificate: ours theirs, or (an alert) they ours."""
 _GROUP_PROTOCOLS = {"cooperative": "cooperative-sticky", "eager": "range"}
 
 
@@ -267,8 +273,16 @@ def producer(config: Config, log: DriverLog, on_error: OnError | None = None) ->
 
 
 def admin(config: Config, log: DriverLog, on_error: OnError | None = None) -> AdminClient:
-    """An admin client; see `consumer`. It has to be polled too: a refused login is an error event and nothing else."""
-    made: AdminClient = _client("AdminClient", config, log, on_error)
+    """An admin client; see `consumer`. It has to be polled too: a refused login is an error event and nothing else.
+
+    A refused certificate is told as a refused login, which nobody waits for: this client is the one that opens.
+    """
+
+    def told(error: KafkaError) -> None:
+        if on_error is not None:
+            on_error(_as_login(error))
+
+    made: AdminClient = _client("AdminClient", config, log, told)
     return made
 
 
@@ -290,6 +304,14 @@ def _client(name: str, config: Config, log: DriverLog, on_error: OnError | None)
         if found.code == Code.LOCAL_INVALID_ARG:
             raise ConfigError(text) from None
         raise error_for(found.code, found.name, text, fatal=found.fatal) from None
+
+
+def _as_login(error: KafkaError) -> KafkaError:
+    """The driver has one code for a handshake that was cut short, which passes, and for a certificate refused."""
+    if error.code not in {Code.LOCAL_SSL, Code.LOCAL_TRANSPORT} or not _CERTIFICATE.search(str(error)):
+        return error
+    text = str(error).removesuffix(f" ({error.name})")
+    return error_for(Code.LOCAL_AUTHENTICATION, "_AUTHENTICATION", text)
 
 
 def _hidden(text: str, config: Config) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from headrace.core.broker import Start, StartKind
 from headrace.core.clock import Clock
 from headrace.core.delivery import Position
+from headrace.core.errors import ClosedError
 from headrace.kafka import driver
 from headrace.kafka.consuming.checkpoints import Checkpoints, Reconnecting
 from headrace.kafka.consuming.handing import Handing
@@ -167,11 +168,14 @@ async def _first(positions: Positions, key: Key, start: Start | None) -> int:
 
 async def _left(positions: Positions, subscription: KafkaSubscription, key: Key, options: KafkaPartitionOptions) -> int:
     """Of one partition: end - position."""
-    end = (await positions.ends([key], committed=options.isolation == "read_committed"))[key]
-    position = next((stay.position for stay in subscription.stays if stay.position >= 0), None)
-    if position is None:
-        position = (await positions.starts([key], Start.all()))[key]
-    return max(0, end - position)
+    position = next((stay.position for stay in subscription.stays if stay.position >= 0), -1)
+    return await _until_end(positions, {key: position}, options)
+
+
+async def _until_end(positions: Positions, places: Mapping[Key, int], options: KafkaReadOptions) -> int:
+    return await positions.left(
+        places, committed=options.isolation == "read_committed", from_end=options.on_out_of_range == "latest"
+    )
 
 
 async def _started(poller: Poller, subscription: KafkaSubscription) -> None:
@@ -223,11 +227,11 @@ async def _backlog(
     committed: dict[Key, int] = {}
     if options.group is not None:
         others = [place(*key) for key in keys if key not in ours]
-        committed = await subscription.poller.call(lambda consumer: _committed(consumer, others))
-    ends = await positions.ends(keys, committed=options.isolation == "read_committed")
-    low = await positions.starts([key for key in keys if key not in ours and key not in committed], Start.all())
-    total = 0
-    for key in keys:
-        position = ours.get(key, committed.get(key, low.get(key, 0)))
-        total += max(0, ends[key] - position)
-    return total
+        poller = subscription.poller
+        try:
+            committed = await poller.call(lambda consumer: _committed(consumer, others))
+        except ClosedError:
+            if poller.failure is not None:  # why it has ended says more than that it has
+                raise poller.failure from None
+            raise
+    return await _until_end(positions, {key: ours.get(key, committed.get(key, -1)) for key in keys}, options)

@@ -51,6 +51,21 @@ class Positions:
         """The offset behind the last record of each; `committed`: of the last one that no open transaction hides."""
         return await self._listed(dict.fromkeys(keys, _specs().latest()), committed=committed)
 
+    async def left(self, places: Mapping[Key, int], *, committed: bool, from_end: bool) -> int:
+        """How many offsets stand between these places (below 0: the beginning) and the ends. Never too low.
+
+        A place behind its end is out of range: the log was cut, or is another one. Reading goes on there as
+        `on_out_of_range` says: at its end (`from_end`), else everything counts, also what will only be an error.
+        """
+        ends = await self.ends(places, committed=committed)
+        beyond = [key for key, offset in places.items() if offset > ends[key] and not from_end]
+        if beyond and committed:  # an open transaction may hide what stands there
+            last = await self.ends(beyond, committed=False)
+            beyond = [key for key in beyond if places[key] > last[key]]
+        unplaced = [key for key, offset in places.items() if offset < 0]
+        first = await self.starts([*unplaced, *beyond], Start.all())
+        return sum(max(0, ends[key] - first.get(key, offset)) for key, offset in places.items())
+
     async def _listed(self, wanted: Mapping[Key, Any], *, committed: bool) -> dict[Key, int]:
         level = driver.IsolationLevel.READ_COMMITTED if committed else driver.IsolationLevel.READ_UNCOMMITTED
 
