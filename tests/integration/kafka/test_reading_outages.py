@@ -69,16 +69,17 @@ def test_closing_while_all_brokers_are_away_ends_in_time(kafka_mock, kind):
 
 
 @pytest.mark.chaos
-def test_a_frozen_broker_does_not_hold_up_the_end(kafka_installed, in_ci):
-    """The coordinator takes connections and answers nothing: the last commit is given up, and the thread ends."""
-    if in_ci:
-        pytest.skip("open: on a busy machine the end takes longer than is promised")
+def test_a_frozen_broker_does_not_hold_up_the_end(kafka_installed):
+    """The coordinator takes connections and answers nothing: the last commit is given up, and the thread ends.
+
+    That it leaves may not have been heard either: the next member waits out its session then.
+    """
 
     async def story(server):
         topic = new_topic(server)
         async with KafkaBroker(server.bootstrap) as broker:
             await broker.publish_batch([Message(topic=topic, key=b"k", body=b"x") for _ in range(5)])
-            options = KafkaSubscribeOptions(commit_interval=60)
+            options = KafkaSubscribeOptions(commit_interval=60, session_timeout=6)
             worker = Worker(broker, topic, lambda delivery: None, group="g", subscribe=options)
             running = asyncio.create_task(worker.run())
             await eventually(lambda: worker.stats.acked == 5)
