@@ -8,10 +8,12 @@ import argparse
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from itertools import count
 
-from benchmarks.kafka_clients import CONSUMERS, PRODUCERS, Run
+from benchmarks import pyrallel
+from benchmarks.kafka_clients import CLIENTS, Run
 from benchmarks.tools import loop_cost
 from headrace.core.errors import ConfigError
 from headrace.testing.kafka import KafkaServer
@@ -32,7 +34,7 @@ class Case:
 
 
 CASES = (
-    Case("consume", 200_000, wanted="<= 4 µs, >= 1.8 x aiokafka, >= 3 x FastStream"),
+    Case("consume", 200_000, wanted="<= 4 µs, >= 1.8 x aiokafka, >= 3 x FastStream and pyrallel"),
     Case("consume", 200_000, 100),
     Case("consume suspends once", 100_000, 100),
     Case("consume unique keys", 100_000, 100, 1 << 60),
@@ -47,9 +49,16 @@ CASES = (
 NEEDS = {"AIOProducer": "confluent_kafka", "aiokafka": "aiokafka", "FastStream": "faststream"}
 
 
-def able(clients):
-    missing = {name for name, module in NEEDS.items() if find_spec(module) is None}
-    return [client for client in clients if client.name not in missing]
+@cache
+def lacking():
+    """name of a client -> why it cannot be measured here."""
+    missing = {
+        name: f"{module} is not installed (make bench installs the extra `bench`)"
+        for name, module in NEEDS.items()
+        if find_spec(module) is None
+    }
+    reason = pyrallel.lacking()
+    return missing | ({"pyrallel": reason, "pyrallel tuned": reason} if reason else {})
 
 
 def filled(address, case, clients, number):
@@ -62,7 +71,7 @@ def filled(address, case, clients, number):
 
 def measured(server, case, repeats, numbers):
     reads = case.kind.startswith("consume")
-    clients = able(CONSUMERS if reads else PRODUCERS[case.kind])
+    clients = [client for client in CLIENTS[case.kind] if client.name not in lacking()]
     samples, body = defaultdict(list), b"x" * case.size
     topic = filled(server.bootstrap, case, clients, next(numbers)) if reads else None
     for turn in range(repeats):
@@ -72,8 +81,11 @@ def measured(server, case, repeats, numbers):
             if not reads:
                 server.create_topic(name, PARTITIONS)
             run = Run(case.kind, server.bootstrap, name, f"g{number}", case.count, case.keys, body)
-            samples[client.name].append((client.measure(run), loop_cost()))
-    return {client.name: samples[client.name] for client in clients}
+            try:
+                samples[client.name].append((client.measure(run), loop_cost()))
+            except pyrallel.UnfinishedError as error:
+                print(f"\nNOT FINISHED: {client.name}, {case.kind}, {case.size} B: {error}", flush=True)
+    return {client.name: samples[client.name] for client in clients if samples[client.name]}
 
 
 def shown(case, samples):
@@ -83,7 +95,7 @@ def shown(case, samples):
         cpu = statistics.median(each.cpu for each, _ in taken) / case.count * 1e6
         loop = statistics.median(cost for _, cost in taken)
         ratios = ", ".join(f"{rates[name] / rates[peer]:.2f} x {peer}" for peer in rates if peer != name)
-        print(f"  {name:<14}{rates[name]:>12,.0f}/s{cpu:>9.2f} µs at {loop:.2f}   {ratios}", flush=True)
+        print(f"  {name:<16}{rates[name]:>12,.0f}/s{cpu:>9.2f} µs at {loop:.2f}   {ratios}", flush=True)
 
 
 def main():
@@ -92,10 +104,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each client and case (default: 3)")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their kind")
     given = parser.parse_args()
-    for name, module in NEEDS.items():
-        if find_spec(module) is None:
-            print(f"SKIPPED: {name}, {module} is not installed (make bench installs the extra `bench`)")
-    print("SKIPPED: pyrallel-consumer, which needs an environment of its own and is not measured yet")
+    for name, reason in lacking().items():
+        print(f"SKIPPED: {name}, {reason}")
     numbers = count(1)
     try:
         server = KafkaServer(java_options=("-Xmx1g",), config={"num.partitions": str(PARTITIONS)})

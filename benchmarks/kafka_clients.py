@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from benchmarks import pyrallel
 from benchmarks.clients import Sample
 from benchmarks.tools import Meter
 from headrace.core.delivery import Delivery
@@ -294,8 +295,26 @@ class FastStream:
         return arrivals.sample
 
 
-CONSUMERS = (Headrace(), Confluent(), AioKafka(), FastStream())
-PRODUCERS = {
+@dataclass
+class Pyrallel:
+    """pyrallel-consumer, the nearest peer, in a process of its own; what it has no time for counts at the same rate."""
+
+    name: str = "pyrallel"
+    more: tuple[str, ...] = ()
+
+    def measure(self, run):
+        got = pyrallel.read(run, *self.more)
+        if got["handled"] < run.count:
+            print(f"\n{self.name}: {got['handled']:,} of {run.count:,} in {got['seconds']:.0f} s, so many are measured")
+        share = run.count / got["handled"]
+        return Sample(got["seconds"] * share, got["cpu"] * share)
+
+
+READERS = (Headrace(), Confluent(), AioKafka(), FastStream())
+CLIENTS = {
+    "consume": (*READERS, Pyrallel(), Pyrallel("pyrallel tuned", ("tuned",))),
+    "consume suspends once": READERS,
+    "consume unique keys": READERS,
     "produce_many": (Headrace(), Confluent()),
     "produce_async": (Headrace(), ConfluentAsync(), AioKafka()),
     "produce_traced": (Headrace(),),
