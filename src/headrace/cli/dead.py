@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +13,8 @@ from headrace.cli.messages import Stored, body_text
 from headrace.cli.opening import open_broker, run, streams_of
 from headrace.cli.options import DEFAULT_URL, Json, Url
 from headrace.cli.output import cell, counted, counting, print_document, print_facts, print_table, safe
-from headrace.core.broker import Broker
-from headrace.core.errors import ConfigError, UnsupportedError
+from headrace.core.broker import Broker, SubscribeOptions
+from headrace.core.errors import ConfigError
 from headrace.core.message import check_topic
 from headrace.deadletters.letters import ErrorGroup, Letter, RedriveReport
 from headrace.deadletters.room import DeadLetters
@@ -23,6 +24,8 @@ __all__ = ["commands"]
 commands = typer.Typer(no_args_is_help=True)
 
 _PREFIX = "dead."
+_MOST_UNFINISHED = 100_000
+"""Records of a partition; none of those that wait is kept in memory."""
 
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic whose messages died, or their dead.TOPIC.")]
 Exact = Annotated[bool, typer.Option("--exact", help="TOPIC itself holds the letters; no dead. in front.")]
@@ -176,21 +179,36 @@ async def _redrive(
     async with open_broker(url, look_only=dry_run, create=False) as broker:
         if not await _is_there(broker, topic):
             return RedriveReport(0, 0, 0)
-        if ids and not dry_run and records.kafka_of(broker) is not None:
-            # a topic of Kafka is passed by as a whole: what is not wanted now would not be found again
-            raise UnsupportedError("Kafka cannot take single letters out of a topic: say --all")
-        letters = DeadLetters(broker, topic)
+        letters = DeadLetters(broker, topic, subscribe=_reading(broker))
         for each in ids:
             if await letters.get(each) is None:
                 raise NotFoundError(f"no dead letter {each!a} on {topic}")
+        met: set[str] = set()
         with counting("redriving", len(ids) or None) as count:
 
             def wanted(letter: Letter) -> bool:
-                chosen = not ids or letter.id in ids or letter.message.id in ids
-                count(chosen)
-                return chosen
+                chosen = {letter.id, letter.message.id} & ids
+                met.update(chosen)
+                count(not ids or bool(chosen))
+                return not ids or bool(chosen)
 
-            return await letters.redrive(where=wanted, to=to, rate=rate, dry_run=dry_run)
+            report = await letters.redrive(where=wanted, to=to, rate=rate, dry_run=dry_run)
+        if not_met := sorted(ids - met):  # a log keeps what was redriven
+            gone = ", ".join(map(ascii, not_met))
+            raise NotFoundError(f"redriven before: {gone} on {topic} ({counted(report.moved, 'other')} moved)")
+        return report
+
+
+def _reading(broker: Broker) -> SubscribeOptions:
+    """On Kafka what stays keeps its partition's records unfinished: as many as a commit can remember may be.
+
+    Retention may have taken what the group stood at.
+    """
+    if records.kafka_of(broker) is None:
+        return SubscribeOptions()
+    from headrace.kafka.reading import KafkaSubscribeOptions
+
+    return KafkaSubscribeOptions(max_span=_MOST_UNFINISHED, max_span_bytes=sys.maxsize, on_out_of_range="earliest")
 
 
 def _facts(letter: Letter) -> dict[str, Any]:

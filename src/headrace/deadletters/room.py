@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, cast
 
-from headrace.core.broker import Broker
+from headrace.core.broker import Broker, SubscribeOptions
 from headrace.core.delivery import Position
-from headrace.core.errors import BrokerError, ConfigError, Fault, PublishError, UsageError
+from headrace.core.errors import ConfigError, Fault, HeadraceError, PublishError, UsageError
 from headrace.core.message import Message, check_topic
 from headrace.deadletters.letters import ErrorGroup, Letter, RedriveReport
 from headrace.deadletters.sources import Taken, source_of
@@ -17,13 +17,21 @@ from headrace.deadletters.sources import Taken, source_of
 __all__ = ["DeadLetters"]
 
 
-class DeadLetters:
-    """The dead letters of one topic. Reading settles nothing and leaves nothing behind."""
+_NO_OPTIONS = SubscribeOptions()
 
-    def __init__(self, broker: Broker, topic: str) -> None:
+
+class DeadLetters:
+    """The dead letters of one topic. Reading moves nothing and leaves nothing behind.
+
+    ``subscribe``: how a log or a queue is read (of streams: ``UnsupportedError``); its ``group`` is the one that
+    remembers what was redriven, ``headrace-redrive`` if ``None``; ``start`` must be ``None``. Where the engine can say
+    what is left, the end is known; ``BrokerTimeoutError`` if letters are left and none comes for a minute.
+    """
+
+    def __init__(self, broker: Broker, topic: str, *, subscribe: SubscribeOptions = _NO_OPTIONS) -> None:
         self._broker = broker
         self._topic = check_topic(topic)
-        self._source = source_of(broker, topic)
+        self._source = source_of(broker, topic, subscribe)
 
     async def read(self, *, limit: int = 100, after: Position | None = None) -> list[Letter]:
         """At most `limit` letters (100), oldest first, behind the position `after`."""
@@ -62,9 +70,13 @@ class DeadLetters:
         """Restore each letter (that `where` wants), edit it, publish it (to its source, or `to`), then remove it.
 
         Published before removed: a crash in between sends one again, under the same id. ``rate``: messages a second;
-        ``limit``: at most so many are moved; ``dry_run``: publish and remove nothing. Every letter is seen once. A
-        letter refused for good stays and counts as failed; any other broker error stops it and is raised, with what
-        was done as a note.
+        ``limit``: at most so many are moved; ``dry_run``: publish and remove nothing. Every letter that is there at
+        the beginning is seen once. A letter refused for good stays and counts as failed; any other error stops it and
+        is raised, with what was done as a note.
+
+        On a log removed means passed by a group. It never passes what stays, and remembers by itself what was moved
+        behind that: ``UnsupportedError`` after 300 gaps, ``BrokerTimeoutError`` behind more letters than an engine lets
+        be unfinished (Kafka: ``max_span``). What was moved until then stays moved.
         """
         if to is not None:
             check_topic(to)
@@ -75,27 +87,24 @@ class DeadLetters:
                 async for taken in letters:
                     if where is not None and not where(taken.letter):
                         skipped += 1
-                        if not dry_run:
-                            taken.keep()
                         continue
                     await pace.wait()
                     done = await self._move(taken, edit, to, dry_run=dry_run)
-                    moved, failed = moved + done, failed + (not done)
+                    moved, failed = moved + (done is True), failed + (done is False)
                     if limit is not None and moved >= limit:
                         break
-        except BrokerError as error:
+        except HeadraceError as error:
             error.add_note(f"redrive stopped: {moved} moved, {skipped} skipped, {failed} failed")
             raise
         return RedriveReport(moved, skipped, failed)
 
     async def _move(
         self, taken: Taken, edit: Callable[[Message], Message] | None, to: str | None, *, dry_run: bool
-    ) -> bool:
+    ) -> bool | None:
+        """Whether it was moved; ``None``: somebody else has it."""
         try:
             message = taken.letter.restore()
         except UsageError:  # a stranger's message: nobody knows where it belongs
-            if not dry_run:
-                taken.keep()
             return False
         if edit is not None:
             message = edit(message)
@@ -103,12 +112,13 @@ class DeadLetters:
             message = message.replace(topic=to)
         if dry_run:
             return True
+        if not taken.start():
+            return None
         try:
             await self._broker.publish(message)
         except PublishError as error:
             if error.fault is not Fault.REJECTED:
                 raise
-            taken.keep()
             return False
         await taken.remove()
         return True

@@ -106,8 +106,15 @@ def test_dead_letters_and_the_demo(headrace, kafka_installed, tmp_path):  # noqa
         letters = headrace.done("dead", "ls", "commits", "--json").json
         assert len(letters) == first["dead"]
         assert headrace.done("dead", "show", "commits", letters[0]["id"], "--json").json == letters[0]
-        assert headrace("dead", "redrive", "commits", letters[0]["id"]).code == 2
-        assert headrace.done("dead", "redrive", "commits", "--all", "--json").json["moved"] == first["dead"]
+        redrive = ("dead", "redrive", "commits")
+        assert headrace.done(*redrive, "--all", "--dry-run", "--json").json["moved"] == first["dead"]
+        last = letters[-1]["id"]
+        assert headrace.done(*redrive, last, "--dry-run", "--json").json["moved"] == 1
+        assert headrace.done(*redrive, last, "--json").json["moved"] == 1
+        again = headrace(*redrive, last)
+        assert (again.code, again.err) == (3, f"headrace: redriven before: '{last}' on dead.commits (0 others moved)\n")
+        assert headrace.done(*redrive, "--all", "--json").json["moved"] == first["dead"] - 1
+        assert headrace.done(*redrive, "--all", "--json").json["moved"] == 0
         again = headrace.done("demo", "--repo", repository, "--json").json
         assert (again["holds"], again["dead"], again["handled"]) == (True, 0, 60)
 
