@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from headrace.core.broker import TopicOptions
-from headrace.core.errors import BrokerTimeoutError, RejectError
+from headrace.core.errors import BrokerTimeoutError, RejectError, UnsupportedError
 from headrace.core.headers import Headers
 from headrace.core.message import Message
 from headrace.deadletters import DeadLetters, RedriveReport, in_log
@@ -119,6 +119,22 @@ def test_more_stays_than_may_be_unfinished(kafka_server, monkeypatch):
             assert await room.redrive(where=last) == RedriveReport(1, 4_999, 0)
             assert await narrow.redrive(limit=5) == RedriveReport(5, 0, 0)
         assert redriven(kafka_server, source) == Counter([0, 1, 2, 3, 4, 4_999])
+
+    run(story())
+
+
+def test_as_many_gaps_as_are_allowed_are_remembered(kafka_server):
+    """More would not fit into what a commit may say, and be forgotten without a word."""
+
+    async def story():
+        source = new_topic(kafka_server)
+        async with KafkaBroker(kafka_server.bootstrap) as broker:
+            dead = await bury(broker, source, 700)
+            with pytest.raises(UnsupportedError, match="300 gaps"):
+                await DeadLetters(broker, dead).redrive(where=lambda each: int(each.id[1:]) % 2)
+            assert redriven(kafka_server, source).total() == 300
+            assert await DeadLetters(broker, dead).redrive() == RedriveReport(400, 0, 0)
+        assert redriven(kafka_server, source) == once(700)
 
     run(story())
 
