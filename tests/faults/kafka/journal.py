@@ -1,13 +1,14 @@
 """Journals: what members of a group did, in lines that survive their death; and the one who reads them all.
 
 A line is ``<ns> <kind> <partition> <offset> <key>``: S a run begins, F it ended well, C a commit is handed to the
-driver (the next offset to read), B a stay begins. The clock is the machine's, the same for all processes. The judge
-knows nothing of headrace: it looks at the lines and at what was published.
+driver (the next offset to read), A it was confirmed, B a stay begins; Z and T stand around a fault of the member's own.
+The clock is the machine's, the same for all processes. The judge knows nothing of headrace: it looks at the lines and
+at what was published.
 """
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,10 @@ class Verdict:
     stays: int = 0
     again: int = 0
     """Runs that ended well of what had ended well before."""
+    again_of: Counter = field(default_factory=Counter)
+    """How many of these each member had done before."""
+    again_in: Counter = field(default_factory=Counter)
+    """How many of these there are in each partition."""
     wrong: list = field(default_factory=list)
 
     def __str__(self):
@@ -41,12 +46,8 @@ class Verdict:
         )
 
 
-def judge(folder, published, deaths):
-    """Look at all journals in `folder`.
-
-    `published`: partition -> offset -> key. `deaths`: member -> ns of its kill, where it was killed: what it ran has
-    ended with it.
-    """
+def lines_of(folder):
+    """All that was written: time, member, kind, partition, offset, key; in order of time."""
     lines = []
     for path in sorted(Path(folder).glob("*.journal")):
         for line in path.read_bytes().splitlines():
@@ -54,11 +55,33 @@ def judge(folder, published, deaths):
                 at, kind, partition, offset, key = line.split(b" ")
                 lines.append((int(at), path.stem, kind, int(partition), int(offset), key))
     lines.sort(key=lambda line: line[0])
+    return lines
+
+
+def judge(folder, published, deaths, *, whole=True):
+    """Look at all journals in `folder`.
+
+    `published`: partition -> offset -> key. `deaths`: member -> ns of its kill, where it was killed: what it ran has
+    ended with it. Not `whole`: not everything needs to have been handled.
+    """
+    lines = lines_of(folder)
     verdict = Verdict()
     _judge_commits(lines, published, verdict)
+    _judge_confirmed(lines, verdict)
     _judge_keys(lines, deaths, verdict)
-    _judge_end(lines, published, verdict)
+    _judge_order(lines, published, verdict)
+    if whole:
+        _judge_end(lines, published, verdict)
     return verdict
+
+
+def held_by(folder, member, at):
+    """The partitions that were this member's at that time, as far as anybody has begun a stay."""
+    last = {}
+    for when, name, kind, partition, *_ in lines_of(folder):
+        if kind == b"B" and when <= at:
+            last[partition] = name
+    return {partition for partition, name in last.items() if name == member}
 
 
 def _judge_commits(lines, published, verdict):
@@ -86,9 +109,19 @@ def _judge_commits(lines, published, verdict):
                 verdict.wrong.append(f"{member} committed {offset} of {partition} while {first} was not done, at {at}")
 
 
+def _judge_confirmed(lines, verdict):
+    """Nothing begins below a commit that was confirmed."""
+    upto = defaultdict(int)
+    for at, member, kind, partition, offset, _ in lines:
+        if kind == b"A":
+            upto[partition] = max(upto[partition], offset)
+        elif kind == b"S" and offset < upto[partition]:
+            verdict.wrong.append(f"{member} began {offset} of {partition} below the commit {upto[partition]} at {at}")
+
+
 def _judge_keys(lines, deaths, verdict):
     """No key twice at once, and none out of order where it is handled for the first time."""
-    running, finished = {}, defaultdict(lambda: -1)
+    running, done = {}, {}
     for at, member, kind, partition, offset, key in lines:
         if kind == b"S":
             verdict.starts += 1
@@ -100,23 +133,31 @@ def _judge_keys(lines, deaths, verdict):
             verdict.finishes += 1
             if running.get(key) == (member, partition, offset):
                 del running[key]
-            place = partition, key
-            if offset <= finished[place]:
+            place = partition, offset
+            if place in done:
                 verdict.again += 1
-            finished[place] = max(finished[place], offset)
+                verdict.again_of[done[place]] += 1
+                verdict.again_in[partition] += 1
+            done[place] = member
 
 
-def _judge_end(lines, published, verdict):
-    """Everything was handled, each key in order of its first runs."""
+def _judge_order(lines, published, verdict):
+    """Each key in order of its first runs; and nothing that nobody published."""
     first = defaultdict(list)
     seen = set()
-    for _, _, kind, partition, offset, key in lines:
+    for _, member, kind, partition, offset, key in lines:
         if kind == b"S" and (partition, offset) not in seen:
             seen.add((partition, offset))
             first[partition, key].append(offset)
+            if offset not in published.get(partition, ()):
+                verdict.wrong.append(f"{member} began {offset} of {partition}, which was never published")
     for place, offsets in first.items():
         if offsets != sorted(offsets):
             verdict.wrong.append(f"{place} began out of order: {offsets[:20]}")
+
+
+def _judge_end(lines, published, verdict):
+    """Everything was handled."""
     done = {(partition, offset) for _, _, kind, partition, offset, _ in lines if kind == b"F"}
     missing = [(p, o) for p, offsets in published.items() for o in offsets if (p, o) not in done]
     if missing:

@@ -1,10 +1,12 @@
 """A troupe of member processes that join, leave and are killed at work, and what they have got done."""
 
 import asyncio
+import json
 import random
 import signal
 import sys
 import time
+from contextlib import asynccontextmanager
 
 from headrace.core.broker import TopicOptions
 from headrace.core.message import Message, new_id
@@ -14,6 +16,11 @@ from tests.faults.kafka.journal import judge
 KEYS = 300
 PARTITIONS = 8
 MEMBER = "tests.faults.kafka.member"
+SHORT = {
+    "options": {"max_in_flight": 100},
+    "driver": {"queued.max.messages.kbytes": 1, "fetch.message.max.bytes": 1_000},
+}
+"""`more` for a member that reads little in advance: its log is to change before it, not behind it."""
 
 
 async def publish(address, topic, count):
@@ -22,20 +29,23 @@ async def publish(address, topic, count):
     async with KafkaBroker(address) as broker:
         await broker.declare(topic, TopicOptions(partitions=PARTITIONS))
         for first in range(0, count, 1_000):
-            batch = [Message(topic=topic, key=b"k%d" % (n % KEYS), body=b"%d" % n) for n in range(first, first + 1_000)]
+            numbers = range(first, min(first + 1_000, count))
+            batch = [Message(topic=topic, key=b"k%d" % (n % KEYS), body=b"%d" % n) for n in numbers]
             for message, result in zip(batch, await broker.publish_batch(batch), strict=True):
                 published[result.partition][result.offset] = message.key
     return published
 
 
 class Troupe:
-    """Member processes that come and go; `member` is the module that each runs."""
+    """Member processes that come and go; `member` is the module that each runs, `more` is what ours can be told."""
 
-    def __init__(self, folder, address, topic, protocol, *, pace, member=MEMBER):
+    def __init__(self, folder, address, topic, protocol, *, pace, member=MEMBER, more=None):
         self.folder = folder
+        self.topic = topic
         self.arguments = address, topic, protocol
         self.pace = pace
         self.member = member
+        self.more = [json.dumps(more)] if more else []
         self.alive = {}
         self.deaths = {}
         self.number = 0
@@ -43,12 +53,13 @@ class Troupe:
     async def join(self):
         name = f"m{self.number:03}"
         self.number += 1
-        command = [sys.executable, "-m", self.member, *self.arguments]
+        own = str(self.folder / f"{name}.journal"), str(self.pace), *self.more
         log = (self.folder / f"{name}.log").open("wb")
         self.alive[name] = await asyncio.create_subprocess_exec(
-            *command, str(self.folder / f"{name}.journal"), str(self.pace), stdout=log, stderr=log
+            sys.executable, "-m", self.member, *self.arguments, *own, stdout=log, stderr=log
         )
         log.close()
+        return name
 
     async def end(self, name, how):
         process = self.alive.pop(name)
@@ -57,7 +68,11 @@ class Troupe:
         if how is signal.SIGKILL:
             self.deaths[name] = time.monotonic_ns()
         elif code != -signal.SIGTERM or self._has_begun(name):
-            assert code == 0, f"{name} ended with {code}: {(self.folder / f'{name}.log').read_text()[-2000:]}"
+            assert code == 0, f"{name} ended with {code}: {self.said(name)[-2000:]}"
+
+    def said(self, name):
+        """What this member has written, on both outputs."""
+        return (self.folder / f"{name}.log").read_text()
 
     def _has_begun(self, name):
         """Whether it has come so far as to listen to signals."""
@@ -75,27 +90,56 @@ class Troupe:
             await process.wait()
 
 
-def handled(folder):
-    """How many different records have ended well."""
+def done_of(folder):
+    """(partition, offset) of all records that have ended well."""
     done = set()
     for path in folder.glob("*.journal"):
         for line in path.read_bytes().splitlines():
             parts = line.split(b" ")
             if len(parts) == 5 and parts[1] == b"F":
-                done.add((parts[2], parts[3]))
-    return len(done)
+                done.add((int(parts[2]), int(parts[3])))
+    return done
 
 
-async def everything(folder, count, *, patience=90.0, every=0.3, disturb=None):
-    """Until all was handled; patience is for standing still. `disturb()` is awaited before each further look."""
+def handled(folder):
+    """How many different records have ended well."""
+    return len(done_of(folder))
+
+
+async def everything(folder, wanted, *, patience=90.0, every=0.3, disturb=None):
+    """Until so many were handled, or (a set) these; patience is for standing still.
+
+    `disturb()` is awaited before each further look.
+    """
+    count, these = (wanted, set()) if isinstance(wanted, int) else (len(wanted), wanted)
     before, end = 0, time.monotonic() + patience
-    while (now := handled(folder)) < count:
-        if now > before:
-            before, end = now, time.monotonic() + patience
-        assert time.monotonic() < end, f"{now} of {count} were handled"
+    while len(done := done_of(folder)) < count or these - done:
+        if len(done) > before:
+            before, end = len(done), time.monotonic() + patience
+        assert time.monotonic() < end, f"{len(done)} of {count} were handled"
         await asyncio.sleep(every)
         if disturb is not None:
             await disturb()
+
+
+@asynccontextmanager
+async def at_work(folder, address, topic, protocol, *, members=3, **options):
+    """So many members, told to begin; they leave in good order at the end, and are killed after a failure.
+
+    Ours are in a group named as the topic, as other tests may be at the same broker; and hear of each other soon.
+    """
+    if options.get("member", MEMBER) == MEMBER:
+        more = options.get("more") or {}
+        quick = {} if protocol == "consumer" else {"heartbeat.interval.ms": 300}  # there it is the broker's to say
+        options["more"] = more | {"group": topic, "driver": quick | more.get("driver", {})}
+    troupe = Troupe(folder, address, topic, protocol, **options)
+    try:
+        for _ in range(members):
+            await troupe.join()
+        yield troupe
+        await troupe.close()
+    finally:
+        await troupe.kill()
 
 
 async def storm(folder, address, protocol, count, *, members, pace, every=2.0, deadly=True, member=MEMBER):
@@ -103,42 +147,29 @@ async def storm(folder, address, protocol, count, *, members, pace, every=2.0, d
     topic = f"storm-{new_id()}"
     published = await publish(address, topic, count)
     chance = random.Random(protocol)
-    troupe = Troupe(folder, address, topic, protocol, pace=pace, member=member)
     kinds = {"joined": 0, "left": 0, "killed": 0}
+    async with at_work(folder, address, topic, protocol, members=members, pace=pace, member=member) as troupe:
 
-    async def disturb():
-        kind = chance.choice(["joined", "left", "killed" if deadly else "left"])
-        if kind != "joined" and len(troupe.alive) > 2:
-            how = signal.SIGKILL if kind == "killed" else signal.SIGTERM
-            await troupe.end(chance.choice(sorted(troupe.alive)), how)
-        elif len(troupe.alive) < members:
-            kind = "joined"
-            await troupe.join()
-        kinds[kind] += 1
+        async def disturb():
+            kind = chance.choice(["joined", "left", "killed" if deadly else "left"])
+            if kind != "joined" and len(troupe.alive) > 2:
+                how = signal.SIGKILL if kind == "killed" else signal.SIGTERM
+                await troupe.end(chance.choice(sorted(troupe.alive)), how)
+            elif len(troupe.alive) < members:
+                kind = "joined"
+                await troupe.join()
+            kinds[kind] += 1
 
-    try:
-        for _ in range(members):
-            await troupe.join()
         await everything(folder, count, patience=60.0, every=every, disturb=disturb)
-        await troupe.close()
-    finally:
-        await troupe.kill()
     return judge(folder, published, troupe.deaths), kinds
 
 
-async def through(folder, address, protocol, count, disturb, *, pace=0.05):
+async def through(folder, address, protocol, count, disturb, **options):
     """Three members at work while `disturb(troupe)` does its worst; the judge's word."""
     topic = f"outage-{new_id()}"
     published = await publish(address, topic, count)
-    troupe = Troupe(folder, address, topic, protocol, pace=pace)
-    try:
-        for _ in range(3):
-            await troupe.join()
-        while not handled(folder):
-            await asyncio.sleep(0.1)
+    async with at_work(folder, address, topic, protocol, **options) as troupe:
+        await everything(folder, 1)
         await disturb(troupe)
         await everything(folder, count)
-        await troupe.close()
-    finally:
-        await troupe.kill()
     return judge(folder, published, troupe.deaths)
