@@ -6,8 +6,10 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby, repeat
+from operator import methodcaller
 from typing import Any, Protocol, TypeVar
 
 from headrace.core.clock import Clock
@@ -26,6 +28,7 @@ __all__ = ["Plan", "Poller"]
 T = TypeVar("T")
 
 _log = logging.getLogger("headrace.kafka")
+_error_of, _topic_of, _partition_of = methodcaller("error"), methodcaller("topic"), methodcaller("partition")
 _TICK = 0.05
 """Seconds of one poll: longest wait for whoever asks something of the thread."""
 _MOST = 500
@@ -296,26 +299,25 @@ class Poller:
 
     def take(self, consumer: Any, records: Sequence[Any]) -> None:
         """Sort records by partition, and hand them over."""
-        received_ns = self._now_ns()
         runs: list[Run] = []
-        for record in records:
-            stay = self.stays.get((record.topic(), record.partition()))
-            error = record.error()
+        received_ns, at = self._now_ns(), 0
+        for same in _alike(records):
+            first, at = records[at], at + same
+            error, stay = first.error(), self.stays.get((first.topic(), first.partition()))
             if error is not None and error.code() != Code.LOCAL_PARTITION_EOF:
-                self._trouble(consumer, record)
-                continue
-            if stay is None:
+                self._trouble(consumer, first)
+            elif stay is None:
                 continue  # it came with the end of its stay
-            run = runs[-1] if runs and runs[-1].partition is stay and runs[-1].end is None else None
-            if run is None:
-                run = Run(stay, [], received_ns)
-                runs.append(run)
-            if error is not None:
-                run.end = record.offset()
             else:
-                run.records.append(record)
-        count = sum(len(run.records) for run in runs)
-        self._taken += count
+                run = runs[-1] if runs and runs[-1].partition is stay and runs[-1].end is None else None
+                if run is None:
+                    run = Run(stay, [], received_ns)
+                    runs.append(run)
+                if error is None:
+                    run.records += records[at - same : at]
+                else:
+                    run.end = first.offset()
+        self._taken += sum(len(run.records) for run in runs)
         if runs:
             self.tell(self.listener.arrived, runs)
 
@@ -379,6 +381,14 @@ class _Ended:
 
     def __getattr__(self, name: str) -> Any:
         raise ClosedError("the subscription has ended")
+
+
+def _alike(records: Sequence[Any]) -> Iterator[int]:
+    """How many records in a row are of one partition; an error stands alone."""
+    if {*map(type, map(_error_of, records))} - {type(None)}:
+        return repeat(1, len(records))
+    places = zip(map(_topic_of, records), map(_partition_of, records), strict=True)
+    return (len([*same]) for _, same in groupby(places))
 
 
 def _give(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from headrace.core.clock import Clock
-from headrace.core.delivery import RELEASE, Ack, Delivery, Nak, Outcome, Position, Reject
+from headrace.core.delivery import ACK, RELEASE, Ack, Delivery, Nak, Outcome, Position, Reject
 from headrace.core.errors import ClosedError, HandlerError, UsageError
 from headrace.flow.letter import one_line
 from headrace.kafka.consuming.again import Again
@@ -59,6 +59,8 @@ class KafkaSubscription:
         self._refused: HandlerError | None = None
         """A record whose key cannot be told: it is the last one, and what stands before it may still be finished."""
         self._bell: asyncio.Future[None] | None = None
+        self._is_full = False
+        """Whether who pulls waits for a place, not for a record."""
         self.held_back = False
         """Whether nothing is handed out for the moment: what is finished cannot be saved."""
         self._pulling = self._stopped = self._closed = False
@@ -123,14 +125,17 @@ class KafkaSubscription:
         self._out -= 1
         epoch.out -= 1
         partition.held_bytes -= held.size
-        if type(outcome) is Ack or type(outcome) is Reject:
+        if outcome is ACK or type(outcome) is Ack or type(outcome) is Reject:
             epoch.tracker.finish(held.offset)
         elif partition.live and not self._closed:
             self._redeliver(delivery, held, outcome)
-        partition.run_over(held)
+        partition.started.discard(held)
+        if partition.on_quiet is not None and not partition.started:
+            partition.quiet()
         if partition.paused:
             self._handing.relieve(partition, self.poller)
-        if self._bell is not None:
+        if self._is_full:
+            self._is_full = False
             self.ring()
 
     def extend(self, delivery: Delivery) -> None:
@@ -359,6 +364,7 @@ class KafkaSubscription:
 
     async def _arrival(self, wait: float) -> None:
         self._bell = asyncio.get_running_loop().create_future()
+        self._is_full = self._out >= self._most
         due = self._again.next_due()
         if due is not None and self._out < self._most and not self.held_back:
             wait = min(wait, max(0.0, due - asyncio.get_running_loop().time()))
