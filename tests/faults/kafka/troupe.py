@@ -90,15 +90,31 @@ class Troupe:
             await process.wait()
 
 
+class Done:
+    """(partition, offset) of all records that have ended well, as the journals grow."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.found = set()
+        self._read = {}
+
+    def look(self):
+        """All that there are by now."""
+        for path in self.folder.glob("*.journal"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                whole, end, _ = file.read().rpartition(b"\n")  # the last line may be on its way
+            self._read[path] = self._read.get(path, 0) + len(whole) + len(end)
+            for line in whole.splitlines():
+                parts = line.split(b" ")
+                if len(parts) == 5 and parts[1] == b"F":
+                    self.found.add((int(parts[2]), int(parts[3])))
+        return self.found
+
+
 def done_of(folder):
     """(partition, offset) of all records that have ended well."""
-    done = set()
-    for path in folder.glob("*.journal"):
-        for line in path.read_bytes().splitlines():
-            parts = line.split(b" ")
-            if len(parts) == 5 and parts[1] == b"F":
-                done.add((int(parts[2]), int(parts[3])))
-    return done
+    return Done(folder).look()
 
 
 def handled(folder):
@@ -112,8 +128,8 @@ async def everything(folder, wanted, *, patience=90.0, every=0.3, disturb=None):
     `disturb()` is awaited before each further look.
     """
     count, these = (wanted, set()) if isinstance(wanted, int) else (len(wanted), wanted)
-    before, end = 0, time.monotonic() + patience
-    while len(done := done_of(folder)) < count or these - done:
+    journals, before, end = Done(folder), 0, time.monotonic() + patience
+    while len(done := journals.look()) < count or these - done:
         if len(done) > before:
             before, end = len(done), time.monotonic() + patience
         assert time.monotonic() < end, f"{len(done)} of {count} were handled"
