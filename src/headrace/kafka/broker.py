@@ -30,7 +30,7 @@ from headrace.kafka.consuming.subscription import KafkaSubscription
 from headrace.kafka.log import DriverLog
 from headrace.kafka.options import KafkaOptions, addresses
 from headrace.kafka.reading import KafkaPartitionOptions, KafkaSubscribeOptions, read_options
-from headrace.kafka.sender import Sender
+from headrace.kafka.sending.sender import Sender
 from headrace.kafka.topics import Topics, check_name
 
 __all__ = ["KafkaBroker"]

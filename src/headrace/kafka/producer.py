@@ -26,11 +26,11 @@ from headrace.flow.keyed import Ordering
 from headrace.flow.retry import RetryPolicy
 from headrace.kafka.broker import KafkaBroker
 from headrace.kafka.errors import ProduceBatchError
-from headrace.kafka.sender import Sender
 from headrace.kafka.sending.checks import unusable
 from headrace.kafka.sending.failures import Failures
 from headrace.kafka.sending.pipeline import Pipeline
 from headrace.kafka.sending.result import ProduceResult, in_time
+from headrace.kafka.sending.sender import Sender
 from headrace.kafka.topics import check_name
 
 __all__ = ["Producer"]

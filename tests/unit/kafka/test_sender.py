@@ -22,8 +22,8 @@ from headrace.core.message import Message
 from headrace.kafka.codes import Code
 from headrace.kafka.errors import KafkaError, UnknownTopicError
 from headrace.kafka.options import KafkaOptions
-from headrace.kafka.sender import Sender
 from headrace.kafka.sending.result import ProduceResult
+from headrace.kafka.sending.sender import Sender
 from headrace.kafka.topics import Topics
 from headrace.kafka.wire import Tombstone
 from headrace.testing.kafka.mock import Api, KafkaMock

@@ -1,4 +1,4 @@
-"""Facts: what logs, spans and failure events are told of a record (names: OpenTelemetry, conventions 1.44)."""
+"""Facts of a record that was handed out, for logs, spans and failure events."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from collections.abc import Mapping
 
 from headrace.core.delivery import Delivery
 from headrace.kafka.consuming.partition import Held
+from headrace.kafka.facts import CLIENT, EPOCH, KEY, OFFSET, ORDER_KEY, PARTITION, SYSTEM, TOMBSTONE
 from headrace.kafka.wire import Tombstone
 
-__all__ = ["CLIENT", "OFFSET", "PARTITION", "SYSTEM", "facts_of"]
-
-SYSTEM = "messaging.system"
-PARTITION = "messaging.destination.partition.id"
-OFFSET = "messaging.kafka.offset"
-CLIENT = "messaging.client.id"
-_KEY = "messaging.kafka.message.key"
-_TOMBSTONE = "messaging.kafka.message.tombstone"
-_ORDER_KEY = "headrace.order_key"
-_EPOCH = "headrace.kafka.epoch"
+__all__ = ["facts_of"]
 
 
 def facts_of(delivery: Delivery, client_id: str) -> Mapping[str, str | int]:
@@ -29,15 +21,15 @@ def facts_of(delivery: Delivery, client_id: str) -> Mapping[str, str | int]:
         PARTITION: str(partition.number),
         OFFSET: held.offset,
         CLIENT: client_id,
-        _EPOCH: held.epoch.number,
+        EPOCH: held.epoch.number,
     }
     if message.key is not None and (text := _text(message.key)) is not None:
-        facts[_KEY] = text
+        facts[KEY] = text
     if isinstance(message, Tombstone):
-        facts[_TOMBSTONE] = True
+        facts[TOMBSTONE] = True
     if delivery.order_key != message.key and delivery.order_key is not None:
         key = delivery.order_key
-        facts[_ORDER_KEY] = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
+        facts[ORDER_KEY] = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
     return facts
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from headrace.core.clock import Clock
 from headrace.core.message import Message
 from headrace.flow.judge import FailureEvent, FailureStage, OnFailure
-from headrace.kafka.consuming.facts import CLIENT, SYSTEM
+from headrace.kafka.facts import CLIENT, SYSTEM
 
 __all__ = ["Failures"]
 

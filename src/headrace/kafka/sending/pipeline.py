@@ -19,12 +19,12 @@ from headrace.flow.compose import BatchMiddleware, Middleware, check_count, comp
 from headrace.flow.judge import Again, judge
 from headrace.flow.keyed import Ordering
 from headrace.flow.retry import RetryPolicy
-from headrace.kafka.sender import Sender
 from headrace.kafka.sending.checks import unusable
 from headrace.kafka.sending.failures import Failures
 from headrace.kafka.sending.gate import Gate, Turn
 from headrace.kafka.sending.lane import Lane
 from headrace.kafka.sending.result import ProduceResult, interrupted
+from headrace.kafka.sending.sender import Sender
 
 __all__ = ["Pipeline"]
 

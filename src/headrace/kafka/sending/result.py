@@ -12,8 +12,8 @@ from headrace.core.delivery import Position
 from headrace.core.errors import ConfigError, Fault, PublishError, PublishInterruptedError, PublishTimeoutError
 from headrace.core.message import Message
 from headrace.kafka.codes import Code
-from headrace.kafka.consuming.facts import CLIENT, OFFSET, PARTITION, SYSTEM
 from headrace.kafka.errors import KafkaError, fault_of
+from headrace.kafka.facts import CLIENT, OFFSET, PARTITION, SYSTEM
 
 __all__ = ["ProduceResult", "in_time", "interrupted", "publish_error"]
 
