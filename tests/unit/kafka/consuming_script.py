@@ -215,7 +215,6 @@ def reading(given, *, client_id="headrace"):
         group=given.group,
         max_in_flight=256 if given.max_in_flight is None else given.max_in_flight,
         client_id=client_id,
-        clock=current_clock(None),
     )
 
 

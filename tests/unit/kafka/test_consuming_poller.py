@@ -44,7 +44,7 @@ async def test_pause_resume_no_lost_wakeup():
     await stepped.turn(3)
     assert stepped.poller._taken == 2
     assert not script.paused
-    stepped.subscription._clock.elapsed += 2
+    asyncio.get_running_loop().clock.elapsed += 2
     await stepped.turn(2)
     assert script.paused == {(TOPIC, 0)}  # after a second of not asking
     assert numbers(await subscription.pull(5, 1)) == [0, 1]

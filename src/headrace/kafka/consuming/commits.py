@@ -51,7 +51,7 @@ class Commits:
     def _hear_ends(self, consumer: Any) -> None:
         """What the driver has heard of the ends of the logs; it asks nobody."""
         for stay in self._stays.values():
-            _, high = consumer.get_watermark_offsets(place(stay.topic, stay.number), cached=True)
+            _, high = consumer.get_watermark_offsets(place(*stay.key), cached=True)
             stay.end = high if high >= 0 else stay.end
 
     def send(self, consumer: Any) -> None:
@@ -115,7 +115,7 @@ class Commits:
 
     def _is_missing(self, stay: Partition, epoch: Epoch, wanted: tuple[int, str]) -> bool:
         """Whether it is still to be confirmed; more than that may be by now, or it is not ours to say any more."""
-        if epoch.dead or self._stays.get((stay.topic, stay.number)) is not stay:
+        if epoch.dead or self._stays.get(stay.key) is not stay:
             return False
         confirmed = epoch.confirmed
         return confirmed is None or (confirmed != wanted and confirmed[0] <= wanted[0])
@@ -131,7 +131,7 @@ class Commits:
             value = epoch.tracker.committable
             if value is not None and not epoch.dead and (epoch.sent is None or value > epoch.sent[0]):
                 epoch.sent = value, ""
-                offsets.append(place(stay.topic, stay.number, value, epoch.leader_at(value)))
+                offsets.append(place(*stay.key, value, epoch.leader_at(value)))
         return offsets
 
     def _last(self, stays: Iterable[Partition]) -> list[Any]:
@@ -141,7 +141,7 @@ class Commits:
             epoch, wanted = stay.epoch, _wanted(stay)
             if wanted is not None and not epoch.dead and wanted != epoch.confirmed:
                 epoch.sent = wanted
-                offsets.append(place(stay.topic, stay.number, wanted[0], epoch.leader_at(wanted[0]), wanted[1]))
+                offsets.append(place(*stay.key, wanted[0], epoch.leader_at(wanted[0]), wanted[1]))
         return offsets
 
     def _take(self, offsets: list[Any]) -> None:

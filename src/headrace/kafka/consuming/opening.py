@@ -101,7 +101,7 @@ class Opening:
         group = _ONE_PARTITION if isinstance(options, KafkaPartitionOptions) else options.group
         handing = Handing(options, id_header=self.options.id_header)
         return KafkaSubscription(
-            handing, group=group, max_in_flight=_in_flight(options), client_id=self.options.client_id, clock=self.clock
+            handing, group=group, max_in_flight=_in_flight(options), client_id=self.options.client_id
         )
 
     def poller(self, plan: Plan, listener: Listener, options: KafkaReadOptions) -> Poller:
@@ -223,7 +223,7 @@ async def _backlog(
 ) -> int:
     """The sum over all partitions of end - position; of others' partitions what is not committed."""
     keys = await positions.keys(names)
-    ours = {(stay.topic, stay.number): stay.position for stay in subscription.stays if stay.position >= 0}
+    ours = {stay.key: stay.position for stay in subscription.stays if stay.position >= 0}
     committed: dict[Key, int] = {}
     if options.group is not None:
         others = [place(*key) for key in keys if key not in ours]

@@ -67,9 +67,8 @@ class Epoch:
             return
         leader = self.leaders[-1][1] if self.leaders else -1
         finished = tracker.ahead
-        if (
-            partition.before and leader <= partition.before_leader
-        ):  # what another has finished, and was not read here yet, is handed on
+        if partition.before and leader <= partition.before_leader:
+            # What another has finished, and was not read here yet, is handed on.
             finished += sorted(offset for offset in partition.before if offset > (tracker.begun or base))
             leader = partition.before_leader
         self.last = base, written(base, finished, leader)
@@ -101,6 +100,7 @@ class Partition:
         "end",
         "epoch",
         "held_bytes",
+        "key",
         "live",
         "number",
         "on_quiet",
@@ -114,6 +114,7 @@ class Partition:
     def __init__(self, topic: str, number: int, position: int, before: tuple[set[int], int] | None = None) -> None:
         self.topic = topic
         self.number = number
+        self.key = topic, number
         self.source = f"{topic}/{number}"
         self.position = position
         """The next record to hand out; below 0: not known before the first one."""

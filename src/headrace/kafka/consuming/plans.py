@@ -71,7 +71,7 @@ class OutOfRange:
     def _ends(self, poller: Poller, consumer: Any, stay: Partition) -> tuple[int, int]:
         while True:
             try:
-                low, high = consumer.get_watermark_offsets(place(stay.topic, stay.number), timeout=_ASK)
+                low, high = consumer.get_watermark_offsets(place(*stay.key), timeout=_ASK)
             except driver.KafkaException as raised:
                 failure = driver.translated(raised)
                 if ends(failure) or not failure.retriable or poller.closing:
@@ -88,10 +88,10 @@ class OutOfRange:
                 (each.topic, each.partition): each.offset for each in consumer.position([place(*key) for key in begun])
             }
             places = begun | {key: offset for key, offset in read.items() if offset >= 0}
-            places[stay.topic, stay.number] = target
+            places[stay.key] = target
             consumer.assign([place(*key, offset) for key, offset in places.items()])
         else:
-            there = place(stay.topic, stay.number, target)
+            there = place(*stay.key, target)
             consumer.incremental_unassign([there])
             consumer.incremental_assign([there])
 

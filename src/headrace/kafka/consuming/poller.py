@@ -203,8 +203,8 @@ class Poller:
     def keep(self, stays: Sequence[Partition]) -> None:
         """They are ours from now on."""
         for stay in stays:
-            self.stays[stay.topic, stay.number] = stay
-        places = [place(stay.topic, stay.number) for stay in stays]
+            self.stays[stay.key] = stay
+        places = [place(*stay.key) for stay in stays]
         if self._stopped or self._holding:
             self._pause(places)
         elif places:
@@ -214,20 +214,20 @@ class Poller:
     def drop(self, stays: Sequence[Partition], *, lost: bool) -> None:
         """They are ours no more."""
         for stay in stays:
-            self.stays.pop((stay.topic, stay.number), None)
-            self._span_paused.discard((stay.topic, stay.number))
+            self.stays.pop(stay.key, None)
+            self._span_paused.discard(stay.key)
         self.tell(lambda: self.listener.gone(stays, lost=lost))
 
     def pause(self, consumer: Any, stay: Partition) -> None:
         """Fetch nothing of it: too much of it is unfinished."""
-        key = stay.topic, stay.number
+        key = stay.key
         if self.stays.get(key) is stay and key not in self._span_paused:
             self._span_paused.add(key)
             consumer.pause([place(*key)])
 
     def resume(self, consumer: Any, stay: Partition) -> None:
         """Fetch it again."""
-        key = stay.topic, stay.number
+        key = stay.key
         if self.stays.get(key) is stay and key in self._span_paused:
             self._span_paused.discard(key)
             if not self._holding and not self._stopped:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
-from headrace.core.clock import Clock
 from headrace.core.delivery import ACK, RELEASE, Ack, Delivery, Nak, Outcome, Position, Reject
 from headrace.core.errors import ClosedError, HandlerError, UsageError
 from headrace.flow.letter import one_line
@@ -39,7 +38,6 @@ class KafkaSubscription:
         group: str | None,
         max_in_flight: int,
         client_id: str,
-        clock: Clock,
     ) -> None:
         self.group = group
         self.poller: Poller
@@ -48,7 +46,6 @@ class KafkaSubscription:
         self.stays: list[Partition] = []
         self._handing = handing
         self._client_id = client_id
-        self._clock = clock
         self._most = max_in_flight
         self._runs: deque[Run] = deque()
         self._again = Again(self.ring)
