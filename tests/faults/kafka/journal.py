@@ -58,6 +58,11 @@ def lines_of(folder):
     return lines
 
 
+def count_of(folder, kind, start=0, stop=float("inf"), member=None):
+    """How many lines of this kind there are between two times, of this member."""
+    return sum(start < line[0] < stop and line[2] == kind and member in {None, line[1]} for line in lines_of(folder))
+
+
 def judge(folder, published, deaths, *, whole=True):
     """Look at all journals in `folder`.
 

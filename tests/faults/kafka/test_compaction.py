@@ -46,7 +46,7 @@ def test_compacted_while_it_is_read(protocol, tmp_path, kafka_installed, in_ci):
         pytest.skip("the long run has it")
     topic = f"compact-{new_id()}"
     with KafkaServer(libs=kafka_installed, config={"log.cleaner.backoff.ms": "100"}) as server:
-        published = asyncio.run(compacted(tmp_path, server, topic, protocol, 6_000 if in_ci else 60_000))
+        published = asyncio.run(compacted(tmp_path, server, topic, protocol, 4_000 if in_ci else 60_000))
         left = {(number, each.offset()) for number in range(PARTITIONS) for each in records(server, topic, number)}
         ends = committed(server, topic, topic, PARTITIONS)
     done = done_of(tmp_path)

@@ -27,6 +27,15 @@ def runs_of(folder, name):
     return journal.read_bytes().count(b" F ") if journal.exists() else 0
 
 
+async def at_it(troupe, name, count):
+    """Until this member has done some more of the so many that there are in all."""
+    before, folder = runs_of(troupe.folder, name), troupe.folder
+    while runs_of(folder, name) < before + RUNS:
+        assert handled(folder) < count, f"{name} got nothing to do"
+        assert troupe.alive[name].returncode is None, f"{name} has ended: {troupe.said(name)[-2000:]}"
+        await asyncio.sleep(0.05)
+
+
 async def killed_at_work(folder, address, protocol, rounds):
     """A new member and more to do, then one that is at work is killed; the judge's word."""
     topic, chance = f"killed-{new_id()}", random.Random(protocol)
@@ -34,11 +43,8 @@ async def killed_at_work(folder, address, protocol, rounds):
     async with at_work(folder, address, topic, protocol, members=3, pace=0.2) as troupe:
         for number in range(rounds):
             victim = min(troupe.alive)  # the oldest
-            before = runs_of(folder, victim)
             await publish_more(published, address, topic, EACH)
-            while runs_of(folder, victim) < before + RUNS:
-                assert handled(folder) < (number + 2) * EACH, f"{victim} got nothing to do"
-                await asyncio.sleep(0.05)
+            await at_it(troupe, victim, (number + 2) * EACH)
             await asyncio.sleep(chance.random() * 0.5)
             await troupe.end(victim, signal.SIGKILL)
             await troupe.join()
@@ -53,7 +59,7 @@ def test_member_sigkill(protocol, tmp_path, kafka_server, in_ci):  # noqa: F811
     """What comes again was in a killed one's hands, and not below a commit that was confirmed: that is the judge's."""
     if in_ci and protocol != "cooperative":
         pytest.skip("the long run has it")
-    verdict, deaths = asyncio.run(killed_at_work(tmp_path, kafka_server.bootstrap, protocol, 2 if in_ci else 30))
+    verdict, deaths = asyncio.run(killed_at_work(tmp_path, kafka_server.bootstrap, protocol, 1 if in_ci else 30))
     held = set().union(*(held_by(tmp_path, name, at) for name, at in deaths.items()))
     print(f"{protocol}, {len(deaths)} killed: {verdict}; {dict(verdict.again_of)}")
     assert not verdict.wrong, "\n".join(verdict.wrong[:20])
@@ -107,7 +113,7 @@ class Readers:
 @pytest.mark.servers
 def test_crash_between_handle_and_save(tmp_path, kafka_server, in_ci):  # noqa: F811
     """A reader dies once it has begun, handled, begun to save, saved: the next goes on from there."""
-    topic, chance, rounds = f"crash-{new_id()}", random.Random(7), 6 if in_ci else 200
+    topic, chance, rounds = f"crash-{new_id()}", random.Random(7), 4 if in_ci else 200
     fuses = [
         f"{kind}:{chance.randrange(1, 300) if kind in 'SF' else chance.randrange(1, 6)}"
         for kind in islice(cycle("SFCA"), rounds)

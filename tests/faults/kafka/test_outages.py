@@ -15,19 +15,22 @@ FROZEN = 9.0  # longer than the session of a member
 
 @pytest.mark.chaos
 @pytest.mark.servers
-def test_broker_restart(tmp_path, kafka_installed):  # noqa: F811
-    """Killed and started three times: nobody hears of it but a log, and everything is handled."""
+@pytest.mark.parametrize("protocol", ["cooperative", "eager", "consumer"])
+def test_broker_restart(protocol, tmp_path, kafka_installed, in_ci):  # noqa: F811
+    """Killed, stopped in good order, killed, and started each time: all is handled, and nobody hears but a log."""
+    if in_ci and protocol != "cooperative":
+        pytest.skip("the long run has it")
     with KafkaServer(libs=kafka_installed) as server:
 
         async def disturb(_):
-            for _ in range(3):
+            for end in (server.kill, server.stop, server.kill):
                 await asyncio.sleep(2)
-                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(end)
                 await asyncio.sleep(1)
                 await asyncio.to_thread(server.start)
 
-        verdict = asyncio.run(through(tmp_path, server.bootstrap, "cooperative", 10_000, disturb, pace=0.3))
-    print(f"broker killed three times: {verdict}")
+        verdict = asyncio.run(through(tmp_path, server.bootstrap, protocol, 10_000, disturb, pace=0.3))
+    print(f"{protocol}, broker ended three times: {verdict}")
     assert not verdict.wrong, "\n".join(verdict.wrong[:20])
     assert verdict.commits
 

@@ -10,12 +10,13 @@ from headrace.core.message import new_id
 from headrace.testing.plugin import kafka_installed, kafka_server  # noqa: F401
 from tests.faults.kafka.journal import judge
 from tests.faults.kafka.published import only, places_of, publish_more
-from tests.faults.kafka.troupe import PARTITIONS, SHORT, at_work, done_of, everything, publish
+from tests.faults.kafka.troupe import PARTITIONS, SHORT, at_work, done_of, publish
+from tests.faults.kafka.watching import shared_out
 from tests.integration.kafka.raw import ask, committed
 
 COUNT = 5_000
 CUT = range(0, PARTITIONS, 2)  # the partitions where records are deleted that were not read; in the others, old ones
-FAR = 400  # records beyond a committed place: more than is read in advance
+FAR = 600  # records beyond a committed place: more than is read in advance, and meanwhile
 JUMP = re.compile(r"/(\d+): position (\d+) is out of range, reading goes on at (\d+)")
 
 
@@ -25,31 +26,30 @@ def jumps(troupe):
     return [tuple(map(int, each)) for every in found for each in every]
 
 
-def delete(server, topic):
+def delete(server, topic, published):
     """Delete beyond what was read, and in the other partitions up to what is finished; where the cut logs begin."""
-    places = committed(server, topic, topic, PARTITIONS)
-    lows = {number: max(0, place) + (FAR if number in CUT else 0) for number, place in places.items()}
+    places = {number: max(0, place) for number, place in committed(server, topic, topic, PARTITIONS).items()}
+    lows = places | {number: min(places[number] + FAR, max(published[number])) for number in CUT}
     ask(server, lambda admin: admin.delete_records([TopicPartition(topic, *low) for low in lows.items()]))
     return {number: lows[number] for number in CUT}
 
 
-async def said(troupe, partitions):
-    """Until members have said of each of these that its position is out of range."""
-    async with asyncio.timeout(60):
-        while {partition for partition, _, _ in jumps(troupe)} < set(partitions):
-            await asyncio.sleep(0.1)
+async def all_but_passed(troupe, published):
+    """Until all is handled that was not jumped over; whoever takes over before there is a commit jumps once more."""
+    async with asyncio.timeout(120):
+        while places_of(published) - passed(jumps(troupe)) - done_of(troupe.folder):
+            await asyncio.sleep(0.3)
 
 
 async def cut(folder, server, topic, protocol, policy):
     """Members go on where the policy says; what was published, what they said, where the cut logs begin."""
     published = await publish(server.bootstrap, topic, COUNT)
     more = SHORT | {"options": SHORT["options"] | {"on_out_of_range": policy}}
-    async with at_work(folder, server.bootstrap, topic, protocol, pace=0.3, more=more) as troupe:
-        await everything(folder, COUNT // 20)
-        lows = await asyncio.to_thread(delete, server, topic)
-        await said(troupe, CUT)
+    async with at_work(folder, server.bootstrap, topic, protocol, pace=0.5, more=more) as troupe:
+        await shared_out(troupe)
+        lows = await asyncio.to_thread(delete, server, topic, published)
         await publish_more(published, server.bootstrap, topic, 1_000)
-        await everything(folder, places_of(published) - passed(jumps(troupe)))
+        await all_but_passed(troupe, published)
     return published, jumps(troupe), lows
 
 
@@ -84,9 +84,9 @@ def test_deleted_before_it_was_read(protocol, policy, tmp_path, kafka_server, in
 async def stopped(folder, server, topic, protocol):
     """Members end by themselves; what was published, and what the last of each said."""
     published = await publish(server.bootstrap, topic, COUNT)
-    async with at_work(folder, server.bootstrap, topic, protocol, pace=0.3, more=SHORT) as troupe:
-        await everything(folder, COUNT // 20)
-        await asyncio.to_thread(delete, server, topic)
+    async with at_work(folder, server.bootstrap, topic, protocol, pace=0.5, more=SHORT) as troupe:
+        await shared_out(troupe)
+        await asyncio.to_thread(delete, server, topic, published)
         async with asyncio.timeout(90):
             codes = await asyncio.gather(*(process.wait() for process in troupe.alive.values()))
         said = {name: troupe.said(name) for name in troupe.alive}
