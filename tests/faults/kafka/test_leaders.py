@@ -77,7 +77,7 @@ def test_three_nodes_leader_killed(kafka_cluster, in_ci):  # noqa: F811
 
     results, most = asyncio.run(story())
     print(f"{times} leaders killed: {len(results)} sent, {most} of them outstanding at once")
-    assert most > 0.9 * OUTSTANDING, "the places were never all taken: a run without an outage proves nothing"
+    assert most > OUTSTANDING / 2, "only few were on their way: a run without an outage proves nothing"
     found = stored(kafka_cluster.bootstrap, topic)
     assert [found[result.partition, result.offset][0] for result in results] == list(range(len(results)))
     assert len(found) == len(results)
