@@ -46,7 +46,7 @@ def test_sigstop_fenced(protocol, tmp_path, kafka_server):  # noqa: F811
     """
 
     async def disturb(troupe):
-        while not (busy := [name for name in troupe.alive if b" S " in (tmp_path / f"{name}.journal").read_bytes()]):
+        while not (busy := [path.stem for path in tmp_path.glob("*.journal") if b" S " in path.read_bytes()]):
             await asyncio.sleep(0.05)
         name = busy[0]
         process = troupe.alive[name]
