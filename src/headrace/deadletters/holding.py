@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 from headrace.core.broker import Subscription
 from headrace.core.delivery import RELEASE, Delivery
+from headrace.deadletters.letters import letter_from
 
-__all__ = ["GROUP", "held"]
+__all__ = ["GROUP", "HeldLetter", "held"]
 
 GROUP = "headrace-redrive"
 
@@ -34,6 +35,27 @@ async def held(subscription: Subscription) -> AsyncGenerator[dict[Delivery, None
         for delivery in started:
             delivery.settle(RELEASE)
         await subscription.flush()
+
+
+class HeldLetter:
+    """One letter under redrive (`Taken`); while it is among the `started` it is handed back at the end."""
+
+    def __init__(self, delivery: Delivery, started: dict[Delivery, None]) -> None:
+        self.letter = letter_from(delivery.message, delivery.position)
+        self._delivery = delivery
+        self._started = started
+
+    def start(self) -> bool:
+        """See `Taken.start`."""
+        if not self._delivery.start():
+            return False
+        self._started[self._delivery] = None
+        return True
+
+    async def remove(self) -> None:
+        """See `Taken.remove`."""
+        self._started.pop(self._delivery)
+        self._delivery.ack()
 
 
 async def _keep(subscription: Subscription, every: float) -> None:

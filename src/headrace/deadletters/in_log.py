@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from headrace.core.broker import Broker, Start, SubscribeOptions, Subscription
 from headrace.core.delivery import Delivery, Position
 from headrace.core.errors import BrokerTimeoutError, UnsupportedError
-from headrace.deadletters.holding import GROUP, held
+from headrace.deadletters.holding import GROUP, HeldLetter, held
 from headrace.deadletters.letters import Letter, letter_from
 
 __all__ = ["InLog"]
@@ -115,24 +115,15 @@ class InLog:
         return newest
 
 
-class _InLogTaken:
+class _InLogTaken(HeldLetter):
     def __init__(self, delivery: Delivery, position: Position, runs: _Runs, started: dict[Delivery, None]) -> None:
-        self.letter = letter_from(delivery.message, position)
-        self._delivery = delivery
+        super().__init__(delivery, started)
         self._runs = runs
-        self._started = started
         runs.next(position)
 
     def start(self) -> bool:
         self._runs.check(self.letter.position)
-        if not self._delivery.start():
-            return False
-        self._started[self._delivery] = None
-        return True
-
-    async def remove(self) -> None:
-        self._started.pop(self._delivery)
-        self._delivery.ack()
+        return super().start()
 
     def over(self) -> bool:
         """Whether it was moved."""

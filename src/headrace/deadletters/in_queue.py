@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from headrace.core.broker import Broker, SubscribeOptions
-from headrace.core.delivery import Delivery, Position
+from headrace.core.delivery import Position
 from headrace.core.errors import UnsupportedError
-from headrace.deadletters.holding import GROUP, held
-from headrace.deadletters.letters import Letter, letter_from
+from headrace.deadletters.holding import GROUP, HeldLetter, held
+from headrace.deadletters.letters import Letter
 
 __all__ = ["InQueue"]
 
@@ -42,7 +42,7 @@ class InQueue:
                 if left == 0:
                     return
 
-    async def take(self) -> AsyncGenerator[_InQueueTaken, None]:
+    async def take(self) -> AsyncGenerator[HeldLetter, None]:
         """See `Source.take`. ``UnsupportedError``: more letters than can be held."""
         seen: set[str] = set()
         count = 0
@@ -52,7 +52,7 @@ class InQueue:
                 for delivery in page:
                     if delivery.message.id not in seen:
                         seen.add(delivery.message.id)
-                        yield _InQueueTaken(delivery, started)
+                        yield HeldLetter(delivery, started)
                 if len(seen) == before:
                     return  # they come round again
                 count += sum(delivery.outcome is None for delivery in page)
@@ -62,20 +62,3 @@ class InQueue:
                     )
                 if count >= self._most:
                     return
-
-
-class _InQueueTaken:
-    def __init__(self, delivery: Delivery, started: dict[Delivery, None]) -> None:
-        self.letter = letter_from(delivery.message, delivery.position)
-        self._delivery = delivery
-        self._started = started
-
-    def start(self) -> bool:
-        if not self._delivery.start():
-            return False
-        self._started[self._delivery] = None
-        return True
-
-    async def remove(self) -> None:
-        self._started.pop(self._delivery)
-        self._delivery.ack()

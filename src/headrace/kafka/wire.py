@@ -109,11 +109,7 @@ def decode(record: Record, topic: str, source: str, offset: int, id_header: str)
     else:
         if pairs:
             if len(pairs) == 1 and pairs[0][0] == id_header:
-                raw = pairs[0][1]
-                if raw is None or not raw.isascii() or not (message_id := raw.decode()).isprintable():
-                    message_id = _id_of(raw)
-                elif len(message_id) > _MAX_ID:
-                    message_id = ""
+                message_id = _id_of(pairs[0][1])
             else:
                 headers, message_id = _lifted(pairs, id_header)
     if not message_id:

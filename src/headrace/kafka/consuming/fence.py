@@ -17,29 +17,33 @@ class Fence:
 
     A process that was stopped, or a machine that was, goes on with what it had in hand; the group may have given its
     partitions to others, and the driver hears of that moments later. The driver's thread gives a sign of life many
-    times a second, unless nothing here runs; so the loop can tell before it begins anything: ``now() < until``.
+    times a second, unless nothing here runs; so the loop can tell before it begins anything.
     """
 
-    __slots__ = ("_from", "_longest", "_seen", "now", "until")
+    __slots__ = ("_from", "_longest", "_now", "_seen", "_until")
 
     def __init__(self, longest: float | None, now: Callable[[], float]) -> None:
-        self.now = now
+        self._now = now
         self._longest = float("inf") if longest is None else longest
         self.begin()
 
     def begin(self) -> None:
         """There is something to lose from now on. The driver's thread."""
-        self._seen = self._from = now = self.now()
-        self.until = now + self._longest
+        self._seen = self._from = now = self._now()
+        self._until = now + self._longest
         """The driver's thread writes it, the loop reads it."""
 
     def alive(self) -> None:
         """A sign of life. The driver's thread."""
-        now = self.now()
+        now = self._now()
         if now - self._seen > self._longest:
             self._from = now + _DOUBT
-            self.until = now
+            self._until = now
             _log.warning("stood still for %.1f s: nothing begins until the group was heard", now - self._seen)
         elif now >= self._from:
-            self.until = now + self._longest
+            self._until = now + self._longest
         self._seen = now
+
+    def holds(self) -> bool:
+        """Whether a run may begin. The loop."""
+        return self._now() < self._until

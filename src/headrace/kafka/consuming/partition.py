@@ -170,9 +170,8 @@ class Partition:
 
     def run_over(self, held: Held) -> None:
         """One run less."""
-        started = self.started
-        started.discard(held)
-        if not started:
+        self.started.discard(held)
+        if self.on_quiet is not None and not self.started:
             self.quiet()
 
     def quiet(self) -> None:

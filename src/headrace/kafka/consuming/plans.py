@@ -168,7 +168,7 @@ class GroupPlan:
     def leave(self, poller: Poller, consumer: Any) -> None:
         """Leave the group. Closed while it joins, or right after, the driver says no word to the coordinator.
 
-        *Seen*, librdkafka 2.13 to 2.16: the group then waits for the one that is gone until its session is over, 45 s.
+        *Seen*, librdkafka 2.16: the group then waits for the one that is gone until its session is over, 45 s.
         So a join that is under way is waited for, and the driver is watched as it leaves. A static member stays.
         """
         end = poller.now() + _FAREWELL

@@ -102,7 +102,7 @@ class KafkaSubscription:
         if not partition.live or held.epoch.dead:
             partition.run_over(held)
             return False
-        if (fence := self.poller.fence).now() < fence.until:
+        if self.poller.fence.holds():
             partition.started.add(held)
             return True
         if delivery.settlement.outcome is None:
@@ -126,9 +126,7 @@ class KafkaSubscription:
             epoch.tracker.finish(held.offset)
         elif partition.live and not self._closed:
             self._redeliver(delivery, held, outcome)
-        partition.started.discard(held)
-        if partition.on_quiet is not None and not partition.started:
-            partition.quiet()
+        partition.run_over(held)
         if partition.paused:
             self._handing.relieve(partition, self.poller)
         if self._is_full:
@@ -317,7 +315,7 @@ class KafkaSubscription:
 
     def _take(self, limit: int) -> list[Delivery]:
         found: list[Delivery] = []
-        if limit <= 0 or self.held_back or self._in_doubt():
+        if limit <= 0 or self.held_back or not self.poller.fence.holds():
             return found
         if len(self._again):
             found += self._again.due(limit)
@@ -355,17 +353,13 @@ class KafkaSubscription:
         self._again.drop(lambda delivery: not delivery.token.epoch.partition.live)
         self.poller.wake()
 
-    def _in_doubt(self) -> bool:
-        fence = self.poller.fence
-        return fence.now() >= fence.until
-
     async def _arrival(self, wait: float) -> None:
         self._bell = asyncio.get_running_loop().create_future()
         self._is_full = self._out >= self._most
         due = self._again.next_due()
         if due is not None and self._out < self._most and not self.held_back:
             wait = min(wait, max(0.0, due - asyncio.get_running_loop().time()))
-        if self._in_doubt():
+        if not self.poller.fence.holds():
             wait = min(wait, _DOUBT_EVERY)
         try:
             async with asyncio.timeout(wait):
