@@ -221,6 +221,20 @@ async def test_what_another_finished_beyond_its_commit_is_not_done_again():
 
 
 @virtual_time
+async def test_what_another_finished_takes_no_place_of_a_pull():
+    """A pull that meets only such records goes on to the next: what is here already rings for nobody."""
+    stepped = Stepped(Script(stored={("orders", 0): (2, "")}))
+    stepped.script.give(0)
+    await stepped.turn()
+    (stay,) = stepped.subscription.stays
+    stay.before, stay.before_leader = {2, 3, 4, 6}, 9
+    stepped.script.arrive(*(Record(n) for n in range(2, 9)))
+    await stepped.turn(2)
+    for wanted in (5, 7, 8):
+        assert [one.offset for one in await asyncio.wait_for(stepped.subscription.pull(1, 30), 1)] == [wanted]
+
+
+@virtual_time
 async def test_what_another_finished_is_forgotten_where_the_log_was_cut():
     """The same offsets in what was written anew are other records."""
     stepped = Stepped(Script(stored={("orders", 0): (2, "")}))

@@ -35,12 +35,15 @@ class Handing:
     def hand_out(
         self, owner: DeliveryOwner, poller: Poller, runs: deque[Run], limit: int, found: list[Delivery]
     ) -> None:
-        """Append up to `limit` deliveries. ``HandlerError``: an extractor failed on the record behind them."""
-        while runs and limit > 0:
+        """Append up to `limit` deliveries. ``HandlerError``: an extractor failed on the record behind them.
+
+        Fewer only where no run is left: what another has finished takes no place, and nobody rings for what is here.
+        """
+        most = len(found) + limit
+        while runs and len(found) < most:
             run = runs[0]
-            records = run.records[run.at : run.at + limit]
+            records = run.records[run.at : run.at + most - len(found)]
             if records:
-                limit -= len(records)
                 run.at += len(records)
                 poller.pulled += len(records)
                 self._hand_out_run(owner, run, records, found)
