@@ -17,6 +17,7 @@ __all__ = ["Pulls"]
 
 _log = logging.getLogger("headrace.worker")
 _WAIT = 30.0
+_SAID_EVERY = 60.0
 
 
 class Pulls:
@@ -30,6 +31,7 @@ class Pulls:
         self._asked = 0
         self._open = 0
         self._is_full = False
+        self._said_next = 0.0
         self._opened: asyncio.Event = asyncio.Event()
 
     def start(self, subscription: Subscription, ended: Callable[[asyncio.Task[None]], None]) -> None:
@@ -100,19 +102,28 @@ class Pulls:
             await queues.wait_for_room(queues.capacity - self._asked - quarter)
 
     def full(self, places: Sequence[Place]) -> None:
-        """A runner has nothing to do while every place is taken: count and say it once per episode."""
+        """A runner has nothing to do while every place is taken: counted once per episode, said once a minute."""
         if self._is_full:
             return
         self._is_full = True
         self._stats.full += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._said_next:
+            self._said_next = now + _SAID_EVERY
+            self._say_full(places)
+
+    def _say_full(self, places: Sequence[Place]) -> None:
+        """A head that failed is an error; one that runs is a slow handler, or fewer keys than places."""
         key, behind = self._queues.fullest()
         running = [place.delivery for place in places if place.delivery is not None]
         heads = [one for one in (*running, *self._queues.parked) if self._queues.key_of(one) == key]
         head = heads[0] if heads else None
         case = head.settlement.judge if head is not None else None
-        _log.error(
-            "all %d places are taken and runners idle: %d wait behind %s %s (%s)",
+        _log.log(
+            logging.ERROR if isinstance(case, Case) else logging.WARNING,
+            "all %d places are taken and runners idle, %d times so far: %d wait behind %s %s (%s)",
             self._queues.capacity,
+            self._stats.full,
             behind,
             one_line(head.message.topic) if head is not None else "-",
             one_line(head.message.id) if head is not None else "-",

@@ -227,7 +227,7 @@ async def test_sweep_keeps_leases_and_ends_long_runs():
 
 
 @virtual_time
-async def test_full_is_counted_once_per_episode():
+async def test_full_is_counted_once_per_episode(caplog):
     broker = ScriptedBroker()
     handler = RecordingHandler(fail=lambda _, run: RetryLaterError(50) if run == 1 else None)
     await fill(broker, *(b"%d" % number for number in range(20)), key="hot")
@@ -236,6 +236,29 @@ async def test_full_is_counted_once_per_episode():
     await run_until_idle(worker)
     assert worker.stats.full == 1
     assert len(handler.deliveries) == 21
+    (said,) = [line for line in caplog.records if "places are taken" in line.message]
+    assert said.levelname == "ERROR"
+    assert "RetryLaterError" in said.getMessage()
+
+
+@virtual_time
+async def test_full_is_said_once_a_minute(caplog):
+    """Few keys and a slow handler are full all the time: that is no error, and no line for each second of it."""
+    broker = ScriptedBroker()
+    await fill(broker, *(b"%d" % number for number in range(200)), key="hot")
+
+    async def slow(delivery: Delivery) -> None:
+        await asyncio.sleep(1)
+
+    options = SubscribeOptions(max_in_flight=4)
+    worker = Worker(broker, "orders", slow, group="g", concurrency=2, subscribe=options)
+    await run_until_idle(worker)
+    said = [(line.levelname, line.getMessage()) for line in caplog.records if "places are taken" in line.message]
+    assert worker.stats.full > 40
+    assert 3 <= len(said) <= 5
+    assert said[0][0] == "WARNING"
+    assert "(running)" in said[0][1]
+    assert "1 times so far: 3 wait behind orders" in said[0][1]
 
 
 @virtual_time
