@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.core.broker import Capabilities, Groups, KeyOrder, Receipt, SubscribeOptions
 from headrace.core.clock import SystemClock
-from headrace.core.delivery import Delivery, Outcome, Position
+from headrace.core.delivery import ACK, Delivery, Outcome, Position
 from headrace.core.message import Message
 
 
@@ -71,6 +71,10 @@ class ListSubscription:
         self.left -= 1
         if not self.left and not self.done.done():
             self.done.set_result(None)
+
+    def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self.settle(delivery, ACK)
 
     def start(self, delivery: Delivery) -> bool:
         return True

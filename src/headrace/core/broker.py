@@ -289,6 +289,10 @@ class Subscription(Protocol):
         """See `Delivery.settle`."""
         ...
 
+    def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
+        """See `DeliveryOwner.settle_acked`."""
+        ...
+
     def extend(self, delivery: Delivery) -> None:
         """See `Delivery.extend`."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -82,6 +82,10 @@ class DeliveryOwner(Protocol):
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Record the outcome; it is sent in batches."""
+        ...
+
+    def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
+        """`settle` with `ACK` for each of them, in order; their settlements say so already."""
         ...
 
     def extend(self, delivery: Delivery) -> None:

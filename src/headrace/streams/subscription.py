@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from headrace.core.delivery import RELEASE, Delivery, Outcome, Position
+from headrace.core.delivery import ACK, RELEASE, Delivery, Outcome, Position
 from headrace.core.errors import BrokerError, ClosedError, StoreError, UsageError
 from headrace.streams.consumer import Consumer
 from headrace.streams.errors import (
@@ -115,6 +115,11 @@ class StreamSubscription:
             session = self._session
         msg.outcome = outcome
         session.settle(msg, outcome)
+
+    def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Subscription.settle_acked`."""
+        for delivery in deliveries:
+            self.settle(delivery, ACK)
 
     def extend(self, delivery: Delivery) -> None:
         """Restart its ack wait."""

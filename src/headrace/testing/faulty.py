@@ -122,6 +122,9 @@ class _FaultySubscription:
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         self._subscription.settle(delivery, outcome)
 
+    def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
+        self._subscription.settle_acked(deliveries)
+
     def extend(self, delivery: Delivery) -> None:
         self._subscription.extend(delivery)
 

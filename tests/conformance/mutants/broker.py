@@ -81,6 +81,10 @@ class WrongSubscription:
     def settle(self, delivery, outcome):
         delivery.token.settle(outcome)
 
+    def settle_acked(self, deliveries):
+        for delivery in deliveries:
+            self.settle(delivery, ACK)
+
     def extend(self, delivery):
         delivery.token.extend()
 

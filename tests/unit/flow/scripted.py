@@ -20,7 +20,7 @@ from headrace.core.broker import (
     TopicOptions,
 )
 from headrace.core.clock import Clock, current_clock
-from headrace.core.delivery import Delivery, Nak, Outcome, Position, Release
+from headrace.core.delivery import ACK, Delivery, Nak, Outcome, Position, Release
 from headrace.core.duration import seconds_or_none
 from headrace.core.errors import PublishError
 from headrace.core.message import Message, check_message
@@ -163,6 +163,10 @@ class ScriptedSubscription:
             asyncio.get_running_loop().call_later(outcome.delay, self._again, delivery)
         elif isinstance(outcome, Release) and not self.stopped:
             self._again(delivery)
+
+    def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self.settle(delivery, ACK)
 
     def _again(self, delivery: Delivery) -> None:
         self.delayed = max(0, self.delayed - 1)

@@ -109,7 +109,7 @@ def test_offset_tracker(data):
     tracker, naive = OffsetTracker(), Naive()
     highest = None
     for _ in range(data.draw(st.integers(0, 40))):
-        match data.draw(st.sampled_from(["begin", "many", "finish", "finish", "finish", "rewind", "again"])):
+        match data.draw(st.sampled_from(["begin", "many", "finish", "finish", "finish many", "rewind", "again"])):
             case "begin":
                 offset = (naive.order[-1] if naive.order else -1) + data.draw(st.integers(1, 5))
                 tracker.begin(offset)
@@ -125,12 +125,16 @@ def test_offset_tracker(data):
                 offset = data.draw(st.sampled_from(naive.open()))
                 tracker.finish(offset)
                 naive.done.add(offset)
+            case "finish many":
+                offsets = data.draw(st.lists(st.sampled_from(naive.open()), unique=True)) if naive.open() else []
+                tracker.finish_many(offsets)
+                naive.done.update(offsets)
             case "rewind" if naive.order:
                 with pytest.raises(UsageError):
                     tracker.begin(data.draw(st.integers(0, naive.order[-1])))
             case "again" if naive.done:
                 with pytest.raises(UsageError):
-                    tracker.finish(data.draw(st.sampled_from(sorted(naive.done))))
+                    tracker.finish_many([*naive.open(), data.draw(st.sampled_from(sorted(naive.done)))])
         found = tracker.committable
         assert found == naive.committable()
         assert found is None or not any(offset < found for offset in naive.open())

@@ -73,6 +73,16 @@ class Epoch:
             leader = partition.before_leader
         self.last = base, written(base, finished, leader)
 
+    def finish(self, finished: Sequence[Held]) -> None:
+        """They need no more work."""
+        self.take_back(finished)
+        self.tracker.finish_many([held.offset for held in finished])
+
+    def take_back(self, settled: Sequence[Held]) -> None:
+        """They are handed out no longer."""
+        self.out -= len(settled)
+        self.partition.held_bytes -= sum([held.size for held in settled])
+
     def since_ns(self) -> int | None:
         """When the oldest unfinished record came; ``None``: all are finished."""
         oldest, arrivals = self.tracker.oldest, self.arrivals
@@ -168,9 +178,9 @@ class Partition:
             return committable
         return leaders[0][0] if leaders else self.position
 
-    def run_over(self, held: Held) -> None:
-        """One run less."""
-        self.started.discard(held)
+    def runs_over(self, runs: Sequence[Held]) -> None:
+        """So many less."""
+        self.started.difference_update(runs)
         if self.on_quiet is not None and not self.started:
             self.quiet()
 

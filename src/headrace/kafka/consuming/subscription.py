@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -16,7 +16,7 @@ from headrace.kafka.consuming.again import Again
 from headrace.kafka.consuming.delivery import KafkaDelivery
 from headrace.kafka.consuming.facts import facts_of
 from headrace.kafka.consuming.handing import Handing
-from headrace.kafka.consuming.partition import Held, Partition, Run
+from headrace.kafka.consuming.partition import Epoch, Held, Partition, Run
 from headrace.kafka.consuming.poller import Poller
 
 __all__ = ["KafkaSubscription"]
@@ -100,7 +100,7 @@ class KafkaSubscription:
         held: Held = delivery.token
         partition = held.epoch.partition
         if not partition.live or held.epoch.dead:
-            partition.run_over(held)
+            partition.runs_over((held,))
             return False
         if self.poller.fence.holds():
             partition.started.add(held)
@@ -113,25 +113,27 @@ class KafkaSubscription:
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """See `Subscription.settle`. Of an epoch that is over nothing counts: others do it again."""
         held: Held = delivery.token
+        if outcome is ACK or type(outcome) is Ack or type(outcome) is Reject:
+            self._finish(held.epoch, [held])
+            return
         epoch = held.epoch
-        partition = epoch.partition
         if epoch.dead:
             self._late += 1
-            partition.run_over(held)
-            return
-        self._out -= 1
-        epoch.out -= 1
-        partition.held_bytes -= held.size
-        if outcome is ACK or type(outcome) is Ack or type(outcome) is Reject:
-            epoch.tracker.finish(held.offset)
-        elif partition.live and not self._closed:
-            self._redeliver(delivery, held, outcome)
-        partition.run_over(held)
-        if partition.paused:
-            self._handing.relieve(partition, self.poller)
-        if self._is_full:
-            self._is_full = False
-            self.ring()
+        else:
+            self._out -= 1
+            epoch.take_back([held])
+            if epoch.partition.live and not self._closed:
+                self._redeliver(delivery, held, outcome)
+        self._over(epoch.partition, [held])
+
+    def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Subscription.settle_acked`."""
+        by_epoch: defaultdict[Epoch, list[Held]] = defaultdict(list)
+        for delivery in deliveries:
+            held: Held = delivery.token
+            by_epoch[held.epoch].append(held)
+        for epoch, finished in by_epoch.items():
+            self._finish(epoch, finished)
 
     def extend(self, delivery: Delivery) -> None:
         """Nothing to prolong."""
@@ -268,6 +270,22 @@ class KafkaSubscription:
             self._bell.set_result(None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _finish(self, epoch: Epoch, finished: Sequence[Held]) -> None:
+        if epoch.dead:
+            self._late += len(finished)
+        else:
+            self._out -= len(finished)
+            epoch.finish(finished)
+        self._over(epoch.partition, finished)
+
+    def _over(self, partition: Partition, runs: Sequence[Held]) -> None:
+        partition.runs_over(runs)
+        if partition.paused:
+            self._handing.relieve(partition, self.poller)
+        if self._is_full:
+            self._is_full = False
+            self.ring()
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
