@@ -272,6 +272,11 @@ class RedeliversAcked(WrongSubscription):
         super().settle(delivery, Nak(LEASE_SECONDS / 2) if isinstance(outcome, Ack) else outcome)
 
 
+class KeepsTheLastAck(WrongSubscription):
+    def settle_acked(self, deliveries):
+        super().settle_acked(deliveries[:-1])
+
+
 class RedeliversRejected(WrongSubscription):
     def settle(self, delivery, outcome):
         super().settle(delivery, Nak(LEASE_SECONDS / 2) if isinstance(outcome, Reject) else outcome)
@@ -459,6 +464,7 @@ MUTANTS = {
     "extend_keeps": with_subscription(ExtendDoesNothing),
     "start_false_after_lease": with_subscription(AlwaysStarts),
     "ack_is_final": with_subscription(RedeliversAcked),
+    "acks_together_count_each": with_subscription(KeepsTheLastAck),
     "reject_is_final": with_subscription(RedeliversRejected),
     "settle_once": with_subscription(SettlesTwice),
     "settle_survives_second_cancel": with_subscription(SettlesWhenLeaving),

@@ -12,12 +12,12 @@ from headrace.core.errors import (
     RetryLaterError,
 )
 from headrace.core.message import Message
-from headrace.flow import Ordering, Worker
+from headrace.flow import DROP, Ordering, RetryPolicy, Worker
 from headrace.testing.idle import run_until_idle
 from headrace.testing.recording import RecordingHandler
 from headrace.testing.virtual import virtual_time
-from tests.unit.flow.scripted import ScriptedBroker
-from tests.unit.flow.tools import NO_JITTER, fill, now
+from tests.unit.flow.scripted import ScriptedBroker, ScriptedSubscription
+from tests.unit.flow.tools import NO_JITTER, fill, nothing, now
 
 
 @virtual_time
@@ -203,3 +203,63 @@ async def test_an_early_settle_is_left_alone():
     await run_until_idle(worker)
     assert [outcome for _, outcome in broker.subscriptions[0].settled][1] == Reject("no")
     assert (worker.stats.acked, worker.stats.rejected, worker.stats.late_errors) == (1, 1, 1)
+
+
+@virtual_time
+async def test_acks_of_a_burst_are_told_together(monkeypatch):
+    """In order, each to the engine that handed it out; never more than 64 before the loop turns."""
+    broker, told, turns = ScriptedBroker(), [], 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    settle_acked = ScriptedSubscription.settle_acked
+
+    def tell(subscription, deliveries):
+        told.append((subscription.topics, [int(delivery.message.body) for delivery in deliveries], turns))
+        settle_acked(subscription, deliveries)
+
+    monkeypatch.setattr(ScriptedSubscription, "settle_acked", tell)
+    await fill(broker, *(b"%d" % number for number in range(150)))
+    await fill(broker, *(b"%d" % number for number in range(10)), topic="other")
+    worker = Worker(broker, ["orders", "other"], nothing, group="g", concurrency=1)
+    turning = asyncio.create_task(count_turns())
+    await run_until_idle(worker)
+    turning.cancel()
+    assert worker.stats.acked == 160
+    assert [number for topics, numbers, _ in told for number in numbers if topics == ("orders",)] == [*range(150)]
+    assert [number for topics, numbers, _ in told for number in numbers if topics == ("other",)] == [*range(10)]
+    by_turn = Counter()
+    for _, numbers, turn in told:
+        by_turn[turn] += len(numbers)
+    assert max(by_turn.values()) == 64
+
+
+@virtual_time
+async def test_what_fails_lets_the_loop_turn_too():
+    """Failures that wait for nothing are runs like any others: others do not wait for a whole queue of them."""
+    broker, runs, most, turning = ScriptedBroker(), 0, 0, True
+
+    async def handler(_: Delivery) -> None:
+        nonlocal runs
+        runs += 1
+        raise ValueError("no")
+
+    async def watch():
+        nonlocal runs, most
+        while turning:
+            most, runs = max(most, runs), 0
+            await asyncio.sleep(0)
+
+    await fill(broker, *(b"%d" % number for number in range(200)))
+    retry = RetryPolicy(max_attempts=1)
+    worker = Worker(broker, "orders", handler, group="g", concurrency=1, retry=retry, on_exhausted=DROP)
+    watching = asyncio.create_task(watch())
+    await run_until_idle(worker)
+    turning = False
+    await watching
+    assert worker.stats.dropped == 200
+    assert 0 < most <= 64

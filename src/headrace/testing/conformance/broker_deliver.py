@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from headrace.core.broker import Subscription
+from headrace.core.delivery import ACK
 from headrace.core.errors import AlreadySettledError, UsageError
 from headrace.core.headers import Headers
 from headrace.testing.conformance.check import COUNTS, DELAYED_NAK, LEASE, ONE_BY_ONE, ORDERED, BrokerCheck, OpenBroker
@@ -194,6 +195,28 @@ async def ack_is_final(open_broker: OpenBroker) -> None:
             await stays_quiet(subscription)
 
 
+@BrokerCheck.of()
+async def acks_together_count_each(open_broker: OpenBroker) -> None:
+    """Acks that are told in one call are final, each of them, and nothing else is."""
+    topic = new_topic("together")
+    async with open_broker() as broker:
+        async with broker.subscribe(topic, join("together")) as subscription:
+            await publish_bodies(broker, topic, range(6))
+            got = await receive(subscription, 6)
+            processed = [delivery for delivery in got if delivery.message.body in {b"1", b"2", b"4"}]
+            for delivery in processed:
+                assert delivery.start()
+                delivery.settlement.outcome = ACK
+            subscription.settle_acked(processed)
+            await subscription.flush()
+        async with broker.subscribe(topic, join("together")) as subscription:
+            rest = await acknowledge(subscription, 3)
+            assert sorted(bodies(rest)) == [b"0", b"3", b"5"]
+            await subscription.flush()
+            assert await subscription.backlog() in (0, None), "some of the acks were not counted"
+            await stays_quiet(subscription)
+
+
 @BrokerCheck.of(LEASE)
 async def reject_is_final(open_broker: OpenBroker) -> None:
     """What was rejected never comes again to the group."""
@@ -372,6 +395,7 @@ CHECKS: tuple[BrokerCheck, ...] = (
     extend_keeps,
     start_false_after_lease,
     ack_is_final,
+    acks_together_count_each,
     reject_is_final,
     settle_once,
     settle_survives_second_cancel,
