@@ -7,6 +7,7 @@ from headrace.testing.conformance import (
     broker_deliver,
     broker_group,
     broker_publish,
+    broker_settle,
     stream_consume,
     stream_read,
     stream_second,
@@ -20,7 +21,7 @@ __all__ = ["broker_checks", "stream_checks"]
 
 def broker_checks(capabilities: Capabilities) -> list[BrokerCheck]:
     """Every check of the seam; those that `capabilities` exclude say so in ``excluded``: skip them aloud."""
-    checks = (*broker_publish.CHECKS, *broker_deliver.CHECKS, *broker_group.CHECKS)
+    checks = (*broker_publish.CHECKS, *broker_deliver.CHECKS, *broker_settle.CHECKS, *broker_group.CHECKS)
     return [excluded_by(check, capabilities) for check in checks]
 
 
