@@ -22,10 +22,6 @@ from headrace.testing.conformance.tools import (
 __all__ = ["CHECKS"]
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 @BrokerCheck.of(LEASE)
 async def ack_is_final(open_broker: OpenBroker) -> None:
     """What was acknowledged never comes again to the group."""
