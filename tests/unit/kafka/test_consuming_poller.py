@@ -324,7 +324,7 @@ async def test_out_of_range_while_something_else_polls_ends_it_too():
 )
 @virtual_time
 async def test_out_of_range(policy, log, done, wanted, caplog):
-    """`log`: where it begins, where it ends, what was asked of it."""
+    """`log`: where it begins, where it ends, what was asked of it. The new place is committed, never past what runs."""
     low, high, asked = log
     first = 0 if asked == 3 else 10
     stepped = Stepped(Script(stored={(TOPIC, 0): (first, "")}), on_out_of_range=policy)
@@ -333,7 +333,8 @@ async def test_out_of_range(policy, log, done, wanted, caplog):
     script.give(0)
     script.arrive(*(Record(n) for n in range(first, asked)))
     await stepped.turn(2)
-    for delivery in await stepped.subscription.pull(50, 1):
+    deliveries = await stepped.subscription.pull(50, 1)
+    for delivery in deliveries:
         if delivery.offset in done:
             delivery.ack()
     script.arrive(failed(Code.OFFSET_OUT_OF_RANGE, offset=asked))
@@ -341,6 +342,15 @@ async def test_out_of_range(policy, log, done, wanted, caplog):
     assert stepped.poller.failure is None
     assert script.assigned[TOPIC, 0] == wanted
     assert f"reading goes on at {wanted}" in caplog.text
+    assert await stepped.subscription.pull(1, 0.1) == []
+    (stay,) = stepped.subscription.stays
+    assert stay.position == wanted
+    if wanted > asked:
+        assert stay.epoch.tracker.committable is None
+        for delivery in deliveries:
+            delivery.ack()
+    assert stay.epoch.tracker.committable == wanted
+    assert stepped.subscription._out == 0
 
 
 def _in_child(subscription, said):

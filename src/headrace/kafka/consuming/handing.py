@@ -51,8 +51,17 @@ class Handing:
             if run.at >= len(run.records):
                 runs.popleft()
                 if run.end is not None and run.partition.live:
-                    run.partition.position = max(run.partition.position, run.end)
+                    self._go_on(run, run.end)
         poller.wake()
+
+    def _go_on(self, run: Run, end: int) -> None:
+        partition = run.partition
+        if run.jumped or 0 <= partition.position < end:
+            before = partition.epoch
+            partition.goes_on(end, run.received_ns)
+            self.went_back = self.went_back or partition.epoch is not before
+        else:  # not known before, or not behind what was read
+            partition.position = max(partition.position, end)
 
     def relieve(self, partition: Partition, poller: Poller) -> None:
         """A paused partition goes on at half."""

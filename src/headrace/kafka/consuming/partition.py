@@ -165,6 +165,15 @@ class Partition:
         self.position = offsets[-1] + 1
         return epoch
 
+    def goes_on(self, end: int, received_ns: int) -> None:
+        """Reading goes on at `end`, with nothing before it any more: it is committed once all that came is finished.
+
+        Ahead stand markers of transactions, or records that are gone; `end` before what was read: the log was cut.
+        """
+        if end != self.position:
+            leaders = self.epoch.leaders
+            self.begin([end - 1], leaders[-1][1] if leaders else -1, received_ns).tracker.finish(end - 1)
+
     def ended(self) -> None:
         """The stay is over: nothing may begin, nothing counts."""
         self.live = False
@@ -213,4 +222,6 @@ class Run(msgspec.Struct, eq=False):
     at: int = 0
     """How many of them were handed out."""
     end: int | None = None
-    """The log's end behind them, where the driver has said so: what lies between are no records."""
+    """Where reading goes on behind them, if the driver has said so: what lies between are no records."""
+    jumped: bool = False
+    """Whether `end` is a new place, because the one before is out of range: it may lie before these records."""

@@ -10,7 +10,7 @@ from typing import Any
 from headrace.kafka import driver
 from headrace.kafka.codes import MEMBERSHIP, Code
 from headrace.kafka.consuming.beyond import read
-from headrace.kafka.consuming.partition import Partition
+from headrace.kafka.consuming.partition import Partition, Run
 from headrace.kafka.consuming.places import Key, ends, place
 from headrace.kafka.consuming.poller import Poller
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownGroupError, UnknownTopicError
@@ -64,7 +64,8 @@ class OutOfRange:
         if asked is not None and target < asked:  # the log was cut: what was read and is not finished comes again
             target = max(low, min(target, stay.unfinished_from()))
         _log.warning("%s: position %s is out of range, reading goes on at %s", stay.source, stay.position, target)
-        poller.tell(setattr, stay, "position", target)
+        behind_all_that_came = Run(stay, [], poller.now_ns(), end=target, jumped=True)
+        poller.tell(poller.listener.arrived, [behind_all_that_came])
         self._read_on(consumer, stay, target)
         poller.pause_again(consumer)
 

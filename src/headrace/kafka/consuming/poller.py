@@ -88,7 +88,7 @@ class Poller:
         self._plan = plan
         self.now = clock.monotonic
         self.fence = Fence(standstill, clock.monotonic)
-        self._now_ns = clock.now_ns
+        self.now_ns = clock.now_ns
         self._prefetch = prefetch
         self.demand = 0
         """Records that somebody waits for, beyond the prefetch. The loop's."""
@@ -300,7 +300,7 @@ class Poller:
     def take(self, consumer: Any, records: Sequence[Any]) -> None:
         """Sort records by partition, and hand them over."""
         runs: list[Run] = []
-        received_ns, at = self._now_ns(), 0
+        received_ns, at = self.now_ns(), 0
         for same in _alike(records):
             first, at = records[at], at + same
             error, stay = first.error(), self.stays.get((first.topic(), first.partition()))

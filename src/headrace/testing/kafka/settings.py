@@ -86,6 +86,8 @@ def properties(seat: Seat, data: Path, *, advertised: int | None, tls: Tls | Non
         "num.partitions": "4",
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": "0",
+        # after 7 days is the default, counted from the time that a message has: tests give them any
+        "log.retention.ms": "-1",
         # the default, 50 partitions of each, takes seconds to make on a small machine
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.num.partitions": "4",
