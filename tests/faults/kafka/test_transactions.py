@@ -82,5 +82,6 @@ def test_transactions_under_members(protocol, tmp_path, kafka_server, in_ci):  #
     print(f"{protocol}, beside {written.aborted} aborted records: {verdict}")
     assert not verdict.wrong, "\n".join(verdict.wrong[:20])
     assert written.aborted
-    ends = {partition: max(offsets) + 1 for partition, offsets in written.published.items()}
-    assert committed(kafka_server, topic, topic, PARTITIONS) == ends
+    for partition, place in committed(kafka_server, topic, topic, PARTITIONS).items():
+        behind = place - max(written.published[partition])
+        assert behind in (1, 2), "behind the last record, or behind its marker where that was read, too"

@@ -353,6 +353,25 @@ async def test_out_of_range(policy, log, done, wanted, caplog):
     assert stepped.subscription._out == 0
 
 
+@virtual_time
+async def test_what_came_with_an_error_of_range_stands_before_the_jump():
+    """In one poll: records, the error, and another partition's. A jump that overtook them was committed past them."""
+    stepped = Stepped(Script(partitions=2), on_out_of_range="latest")
+    script = stepped.script
+    script.get_watermark_offsets = lambda place, timeout=None, cached=False: (40, 60)
+    script.give(0, 1)
+    await stepped.turn()
+    polled = [Record(0), Record(1), failed(Code.OFFSET_OUT_OF_RANGE, offset=2), Record(0, partition=1)]
+    stepped.poller.take(script, polled)
+    found = await stepped.subscription.pull(10, 1)
+    assert [(one.partition, one.offset) for one in found] == [(0, 0), (0, 1), (1, 0)]
+    tracker = stepped.subscription.stays[0].epoch.tracker
+    assert tracker.committable is None
+    for one in found:
+        one.ack()
+    assert tracker.committable == 60
+
+
 def _in_child(subscription, said):
     async def main():
         for call in (subscription.pull(1, 0), subscription.flush(), subscription.backlog()):

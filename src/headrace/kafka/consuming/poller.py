@@ -6,16 +6,15 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import groupby, repeat
-from operator import methodcaller
 from typing import Any, Protocol, TypeVar
 
 from headrace.core.clock import Clock
 from headrace.core.errors import ClosedError
 from headrace.kafka import driver
 from headrace.kafka.codes import Code
+from headrace.kafka.consuming.alike import alike
 from headrace.kafka.consuming.commits import Commits, Stays
 from headrace.kafka.consuming.fence import Fence
 from headrace.kafka.consuming.listener import Listener
@@ -28,7 +27,6 @@ __all__ = ["Plan", "Poller"]
 T = TypeVar("T")
 
 _log = logging.getLogger("headrace.kafka")
-_error_of, _topic_of, _partition_of = methodcaller("error"), methodcaller("topic"), methodcaller("partition")
 _TICK = 0.05
 """Seconds of one poll: longest wait for whoever asks something of the thread."""
 _MOST = 500
@@ -301,10 +299,12 @@ class Poller:
         """Sort records by partition, and hand them over."""
         runs: list[Run] = []
         received_ns, at = self.now_ns(), 0
-        for same in _alike(records):
+        for same in alike(records):
             first, at = records[at], at + same
             error, stay = first.error(), self.stays.get((first.topic(), first.partition()))
             if error is not None and error.code() != Code.LOCAL_PARTITION_EOF:
+                self._hand_over(runs)  # what is done about it comes behind them
+                runs = []
                 self._trouble(consumer, first)
             elif stay is None:
                 continue  # it came with the end of its stay
@@ -317,8 +317,11 @@ class Poller:
                     run.records += records[at - same : at]
                 else:
                     run.end = first.offset()
-        self._taken += sum(len(run.records) for run in runs)
+        self._hand_over(runs)
+
+    def _hand_over(self, runs: list[Run]) -> None:
         if runs:
+            self._taken += sum(len(run.records) for run in runs)
             self.tell(self.listener.arrived, runs)
 
     def _trouble(self, consumer: Any, record: Any) -> None:
@@ -381,14 +384,6 @@ class _Ended:
 
     def __getattr__(self, name: str) -> Any:
         raise ClosedError("the subscription has ended")
-
-
-def _alike(records: Sequence[Any]) -> Iterator[int]:
-    """How many records in a row are of one partition; an error stands alone."""
-    if {*map(type, map(_error_of, records))} - {type(None)}:
-        return repeat(1, len(records))
-    places = zip(map(_topic_of, records), map(_partition_of, records), strict=True)
-    return (len([*same]) for _, same in groupby(places))
 
 
 def _give(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
