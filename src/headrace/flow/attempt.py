@@ -23,7 +23,7 @@ from headrace.flow.events import Events
 from headrace.flow.judge import Again, DeadLetter, Ending, FailureStage, OnExhausted, judge
 from headrace.flow.keyed import KeyedQueues
 from headrace.flow.letter import one_line
-from headrace.flow.place import BURST, Place, Why, drive
+from headrace.flow.place import Place, Why, drive
 from headrace.flow.retry import RetryPolicy
 from headrace.flow.stats import Stats
 
@@ -32,6 +32,7 @@ __all__ = ["Attempts", "Case", "Rules", "Step"]
 Step = Callable[[Delivery], Coroutine[Any, Any, None]]
 """The handler with its middleware around it."""
 
+_BURST = 64  # runs without a wait before a runner lets the loop turn
 _owner_of = attrgetter("owner")
 
 
@@ -97,52 +98,61 @@ class Attempts:
         """Set once the subscriptions are stopped: what a run leaves behind on its key may be released at once."""
 
     async def run(self, place: Place) -> None:
-        """The life of one runner."""
-        over = False
-        while not over:
-            over = await self._burst(place)
-
-    def _burst(self, place: Place) -> Coroutine[Any, Any, bool]:
-        """Run what is ready until something has to be waited for, which is returned: true once there will be no more.
-
-        Nothing else runs meanwhile, so the engine hears of all that went well in one call.
-        """
-        stats, step, most, take, done = self._stats, self._step, self._most, self._queues.take, self._queues.done
-        cancelling = place.running.cancelling
+        """The life of one runner. What went well is told to the engine together, before anything is waited for."""
+        queues, stats, step, most = self._queues, self._stats, self._step, self._most
+        take, done, cancelling = queues.take, queues.done, cast("asyncio.Task[None]", place.task).cancelling
         acked: list[Delivery] = []
-        try:
-            while len(acked) < place.burst and (delivery := take()) is not None:
-                settlement = delivery.settlement
-                place.delivery = delivery
-                if settlement.judge is not None or delivery.attempt > most or not delivery.owner.start(delivery):
-                    return self._unusual(place, delivery)
+        burst = 0
+        while True:
+            delivery = take() if burst < _BURST else None
+            if delivery is None:
+                self._tell(acked)
+                if await self._pause(place):
+                    return
+                burst = 0
+                continue
+            burst += 1
+            settlement = delivery.settlement
+            place.delivery = delivery
+            if settlement.judge is not None or delivery.attempt > most or not delivery.owner.start(delivery):
+                self._tell(acked)
+                if not await self._unusual(place, delivery):
+                    continue
+            else:
                 settlement.judge = keep_nak
-                stats.started += 1
-                try:
-                    coroutine, context = step(delivery), copy_context()
-                    waited = context.run(coroutine.send, None)
-                except StopIteration:
-                    if settlement.outcome is not None or cancelling():
-                        return self._ended(place, delivery, None)
-                    settlement.outcome = ACK
-                    acked.append(delivery)
-                    done(delivery)
-                except BaseException as error:  # noqa: BLE001  (a failure of this message, whatever it is)
-                    return self._ended(place, delivery, error)
-                else:
-                    return self._goes_on(place, delivery, context, coroutine, waited)
-            return self._pause(place)
-        finally:
-            place.burst -= len(acked) + 1
-            if acked:
-                stats.acked += len(acked)
-                for owner, some in groupby(acked, _owner_of):
-                    owner.settle_acked([*some])
+            stats.started += 1
+            error: BaseException | None = None
+            try:
+                coroutine, context = step(delivery), copy_context()
+                waited = context.run(coroutine.send, None)
+            except StopIteration:
+                pass
+            except BaseException as raised:  # noqa: BLE001  (a failure of this message, whatever it is)
+                error = raised
+            else:
+                self._tell(acked)
+                error = await self._wait(place, context, coroutine, waited)
+            if error is None and settlement.outcome is None and not cancelling():
+                settlement.outcome = ACK
+                acked.append(delivery)
+                done(delivery)
+            else:
+                self._tell(acked)
+                await self._ended(place, delivery, error)
+
+    def _tell(self, acked: list[Delivery]) -> None:
+        """Nothing else ran since the first of them ended: no revoke, no pull, no flush came between."""
+        self._stats.acked += len(acked)
+        if len(acked) == 1:
+            acked[0].owner.settle(acked[0], ACK)
+        else:
+            for owner, some in groupby(acked, _owner_of):
+                owner.settle_acked([*some])
+        acked.clear()
 
     async def _pause(self, place: Place) -> bool:
         """Let the loop turn, or wait for work; True = there will be none."""
         place.delivery = None
-        place.burst = BURST
         if self._queues.closed:
             if self.drained:
                 self._release(self._queues.left())
@@ -153,17 +163,16 @@ class Attempts:
             await self._queues.wait_for_work()
         return False
 
-    async def _goes_on(
-        self, place: Place, delivery: Delivery, context: Context, coroutine: Coroutine[Any, Any, None], waited: object
-    ) -> bool:
-        """The handler waits for something: drive it to its end."""
+    async def _wait(
+        self, place: Place, context: Context, coroutine: Coroutine[Any, Any, None], waited: object
+    ) -> BaseException | None:
+        """The handler waits for something: drive it to its end and give what it raised."""
         place.since = asyncio.get_running_loop().time()
         place.reported = False
         self._queues.suspended()
         error = await drive(context, coroutine, waited)
         place.since = None
-        place.burst = BURST
-        return await self._ended(place, delivery, error)
+        return error
 
     def _withdrawn(self, place: Place, delivery: Delivery) -> None:
         place.delivery = None
@@ -171,7 +180,7 @@ class Attempts:
         self._release(self._queues.withdraw(delivery))
 
     async def _unusual(self, place: Place, delivery: Delivery) -> bool:
-        """A message that was taken from us, failed here before, or came too often: see whether it is to be run now."""
+        """A message that was taken from us, failed here before, or came too often: whether it is to be run now."""
         settlement = delivery.settlement
         case = settlement.judge
         if case is None and delivery.attempt <= self._most:
@@ -189,19 +198,8 @@ class Attempts:
             await self._judged(place, delivery, case.error)
         else:
             delivery.attempt += 1
-            return await self._run_again(place, delivery)
+            return True
         return False
-
-    async def _run_again(self, place: Place, delivery: Delivery) -> bool:
-        self._stats.started += 1
-        try:
-            coroutine, context = self._step(delivery), copy_context()
-            waited = context.run(coroutine.send, None)
-        except StopIteration:
-            return await self._ended(place, delivery, None)
-        except BaseException as error:  # noqa: BLE001  (a failure of this message, whatever it is)
-            return await self._ended(place, delivery, error)
-        return await self._goes_on(place, delivery, context, coroutine, waited)
 
     def _too_often(self, delivery: Delivery) -> BaseException:
         case = delivery.settlement.judge
@@ -210,15 +208,12 @@ class Attempts:
             case.ran = False
         return HandlerError(f"delivered {delivery.attempt} times, at most {self._most}")
 
-    async def _ended(self, place: Place, delivery: Delivery, error: BaseException | None) -> bool:
-        """A run is over: settle as it ended."""
-        if error is None and delivery.settlement.outcome is None and not place.running.cancelling():
-            self._acked(place, delivery)
-            return False
+    async def _ended(self, place: Place, delivery: Delivery, error: BaseException | None) -> None:
+        """A run ended in any other way than by returning with the delivery unsettled."""
         why = await place.uncancel()
         if place.abandoned:
             place.delivery = None
-            return False
+            return
         if why is Why.TIMEOUT and isinstance(error, asyncio.CancelledError):
             error = TimeoutError("the handler ran longer than handler_timeout")
         outcome = delivery.settlement.outcome
@@ -234,15 +229,11 @@ class Attempts:
             self._settled_early(delivery, outcome, error)
             self._finish(place, delivery)
         elif error is None:
-            self._acked(place, delivery)
+            delivery.settle(ACK)
+            self._stats.acked += 1
+            self._finish(place, delivery)
         else:
             await self._judged(place, delivery, error)
-        return False
-
-    def _acked(self, place: Place, delivery: Delivery) -> None:
-        delivery.settle(ACK)
-        self._stats.acked += 1
-        self._finish(place, delivery)
 
     def _settled_early(self, delivery: Delivery, outcome: Outcome, error: BaseException | None) -> None:
         match outcome:

@@ -11,10 +11,7 @@ from typing import Any, cast
 
 from headrace.core.delivery import Delivery
 
-__all__ = ["BURST", "Place", "Why", "drive"]
-
-BURST = 64
-"""Runs without a wait before a runner lets the loop turn."""
+__all__ = ["Place", "Why", "drive"]
 
 
 class Why(Enum):
@@ -25,12 +22,9 @@ class Why(Enum):
 
 
 class Place:
-    """One runner: its task and what it runs. ``since``: loop time since when its handler waits for something.
+    """One runner: its task and what it runs. ``since``: loop time since when its handler waits for something."""
 
-    ``burst``: how many more it may run before the loop turns.
-    """
-
-    __slots__ = ("abandoned", "burst", "delivery", "reported", "since", "task", "why")
+    __slots__ = ("abandoned", "delivery", "reported", "since", "task", "why")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -39,12 +33,6 @@ class Place:
         self.why: Why | None = None
         self.reported = False
         self.abandoned = False
-        self.burst = BURST
-
-    @property
-    def running(self) -> asyncio.Task[None]:
-        """Its task, which is there once the worker has opened."""
-        return cast("asyncio.Task[None]", self.task)
 
     def cancel(self, why: Why) -> None:
         """Cancel what it runs; the runner itself goes on."""
@@ -54,7 +42,7 @@ class Place:
 
     async def uncancel(self) -> Why | None:
         """Take back every cancellation of the run that just ended, and say why the worker had asked for one."""
-        task = self.running
+        task = cast("asyncio.Task[None]", self.task)
         while task.cancelling():
             while task.cancelling():
                 task.uncancel()

@@ -50,14 +50,23 @@ class OffsetTracker:
 
     def finish(self, offset: int) -> None:
         """The record at `offset` needs no more work. ``UsageError`` if it was not begun, or is finished already."""
-        self.finish_many((offset,))
+        unfinished = self._unfinished
+        try:
+            unfinished.remove(offset)
+        except KeyError:
+            raise _strange(offset) from None
+        order = self._order
+        if order[0] == offset:
+            order.popleft()
+            while order and order[0] not in unfinished:
+                offset = order.popleft()
+            self._swept = offset
 
     def finish_many(self, offsets: Sequence[int]) -> None:
         """`finish` for each of them, all different, in any order; or ``UsageError`` for none."""
         order, unfinished = self._order, self._unfinished
         if not unfinished.issuperset(offsets):
-            strange = next(offset for offset in offsets if offset not in unfinished)
-            raise UsageError(f"offset {strange} was not begun, or finished before")
+            raise _strange(next(offset for offset in offsets if offset not in unfinished))
         unfinished.difference_update(offsets)
         while order and order[0] not in unfinished:
             self._swept = order.popleft()
@@ -87,3 +96,7 @@ class OffsetTracker:
     def oldest(self) -> int | None:
         """The oldest unfinished offset; ``None`` = all are finished."""
         return self._order[0] if self._order else None
+
+
+def _strange(offset: int) -> UsageError:
+    return UsageError(f"offset {offset} was not begun, or finished before")

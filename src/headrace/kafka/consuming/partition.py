@@ -75,13 +75,9 @@ class Epoch:
 
     def finish(self, finished: Sequence[Held]) -> None:
         """They need no more work."""
-        self.take_back(finished)
+        self.out -= len(finished)
+        self.partition.held_bytes -= sum([held.size for held in finished])
         self.tracker.finish_many([held.offset for held in finished])
-
-    def take_back(self, settled: Sequence[Held]) -> None:
-        """They are handed out no longer."""
-        self.out -= len(settled)
-        self.partition.held_bytes -= sum([held.size for held in settled])
 
     def since_ns(self) -> int | None:
         """When the oldest unfinished record came; ``None``: all are finished."""
@@ -186,6 +182,12 @@ class Partition:
         if committable is not None:
             return committable
         return leaders[0][0] if leaders else self.position
+
+    def run_over(self, held: Held) -> None:
+        """One run less."""
+        self.started.discard(held)
+        if self.on_quiet is not None and not self.started:
+            self.quiet()
 
     def runs_over(self, runs: Sequence[Held]) -> None:
         """So many less."""

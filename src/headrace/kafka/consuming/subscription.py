@@ -100,7 +100,7 @@ class KafkaSubscription:
         held: Held = delivery.token
         partition = held.epoch.partition
         if not partition.live or held.epoch.dead:
-            partition.runs_over((held,))
+            partition.run_over(held)
             return False
         if self.poller.fence.holds():
             partition.started.add(held)
@@ -113,18 +113,21 @@ class KafkaSubscription:
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """See `Subscription.settle`. Of an epoch that is over nothing counts: others do it again."""
         held: Held = delivery.token
-        if outcome is ACK or type(outcome) is Ack or type(outcome) is Reject:
-            self._finish(held.epoch, [held])
-            return
         epoch = held.epoch
+        partition = epoch.partition
         if epoch.dead:
             self._late += 1
         else:
             self._out -= 1
-            epoch.take_back([held])
-            if epoch.partition.live and not self._closed:
+            epoch.out -= 1
+            partition.held_bytes -= held.size
+            if outcome is ACK or type(outcome) is Ack or type(outcome) is Reject:
+                epoch.tracker.finish(held.offset)
+            elif partition.live and not self._closed:
                 self._redeliver(delivery, held, outcome)
-        self._over(epoch.partition, [held])
+        partition.run_over(held)
+        if partition.paused or self._is_full:
+            self._make_room(partition)
 
     def settle_acked(self, deliveries: Sequence[Delivery]) -> None:
         """See `Subscription.settle_acked`."""
@@ -133,7 +136,13 @@ class KafkaSubscription:
             held: Held = delivery.token
             by_epoch[held.epoch].append(held)
         for epoch, finished in by_epoch.items():
-            self._finish(epoch, finished)
+            if epoch.dead:
+                self._late += len(finished)
+            else:
+                self._out -= len(finished)
+                epoch.finish(finished)
+            epoch.partition.runs_over(finished)
+            self._make_room(epoch.partition)
 
     def extend(self, delivery: Delivery) -> None:
         """Nothing to prolong."""
@@ -271,16 +280,7 @@ class KafkaSubscription:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _finish(self, epoch: Epoch, finished: Sequence[Held]) -> None:
-        if epoch.dead:
-            self._late += len(finished)
-        else:
-            self._out -= len(finished)
-            epoch.finish(finished)
-        self._over(epoch.partition, finished)
-
-    def _over(self, partition: Partition, runs: Sequence[Held]) -> None:
-        partition.runs_over(runs)
+    def _make_room(self, partition: Partition) -> None:
         if partition.paused:
             self._handing.relieve(partition, self.poller)
         if self._is_full:
