@@ -106,14 +106,12 @@ class Attempts:
         while True:
             delivery = take() if burst < _BURST else None
             if delivery is None:
-                self._tell(acked)
-                if await self._pause(place):
+                if await self._pause(place, acked):
                     return
                 burst = 0
                 continue
             burst += 1
-            settlement = delivery.settlement
-            place.delivery = delivery
+            settlement, place.delivery = delivery.settlement, delivery
             if settlement.judge is not None or delivery.attempt > most or not delivery.owner.start(delivery):
                 self._tell(acked)
                 if not await self._unusual(place, delivery):
@@ -150,8 +148,9 @@ class Attempts:
                 owner.settle_acked([*some])
         acked.clear()
 
-    async def _pause(self, place: Place) -> bool:
+    async def _pause(self, place: Place, acked: list[Delivery]) -> bool:
         """Let the loop turn, or wait for work; True = there will be none."""
+        self._tell(acked)
         place.delivery = None
         if self._queues.closed:
             if self.drained:
