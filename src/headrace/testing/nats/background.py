@@ -18,6 +18,7 @@ __all__ = ["Listener", "abort"]
 T = TypeVar("T")
 
 _PATIENCE = 30.0
+_TURNS = 5
 
 
 def abort(writer: asyncio.StreamWriter) -> None:
@@ -39,6 +40,7 @@ class Listener(ABC):
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -83,9 +85,15 @@ class Listener(ABC):
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Look after one client until it goes."""
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """At once: a task that is cancelled before its first step closes nothing."""
         self.links += 1
         self._writers.add(writer)
+        task = asyncio.ensure_future(self._look_after(reader, writer))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _look_after(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self.serve(reader, writer)
         except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError, ValueError):
@@ -99,13 +107,20 @@ class Listener(ABC):
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, reuse_address=True)
 
     async def _refuse(self) -> None:
+        """Who is accepted takes its first step before the door closes: asyncio would lose it, socket and all."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for door in server.sockets:
+                asyncio.get_running_loop().remove_reader(door.fileno())
+            await asyncio.sleep(0)
+            server.close()
 
     async def _end(self) -> None:
+        """What was just accepted takes some turns to begin: cancelled before its first step it closes nothing."""
         await self._refuse()
-        self._cut()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+            self._cut()
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
