@@ -1,11 +1,13 @@
 """Proxy, RecordingServer, HostileServer: each does to a plain socket what it says."""
 
 import asyncio
+import gc
 import json
 import select
 import socket
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -227,3 +229,21 @@ def test_hostile_so_many_times_and_then_a_server_like_any_other():
         with linked(server.port) as (link, lines):
             treated(lines, link)
             assert silent(link)
+
+
+def test_who_knocks_as_the_door_closes_is_closed_too():
+    """asyncio loses a socket whose server is closed after it was accepted; pytest hears of it from the collector."""
+    for _ in range(20):
+        with proxied() as (_, proxy):
+            knocking = threading.Thread(target=knock, args=(proxy.port,))
+            knocking.start()
+            time.sleep(0.01)
+        knocking.join()
+        gc.collect()
+
+
+def knock(port):
+    """Until nobody is there."""
+    with suppress(OSError):
+        while True:
+            socket.create_connection(("127.0.0.1", port), 1).close()
