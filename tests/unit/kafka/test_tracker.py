@@ -133,8 +133,11 @@ def test_offset_tracker(data):
                 with pytest.raises(UsageError):
                     tracker.begin(data.draw(st.integers(0, naive.order[-1])))
             case "again" if naive.done:
+                finished = data.draw(st.sampled_from(sorted(naive.done)))
                 with pytest.raises(UsageError):
-                    tracker.finish_many([*naive.open(), data.draw(st.sampled_from(sorted(naive.done)))])
+                    tracker.finish(finished)
+                with pytest.raises(UsageError):
+                    tracker.finish_many([*naive.open(), finished])
         found = tracker.committable
         assert found == naive.committable()
         assert found is None or not any(offset < found for offset in naive.open())

@@ -22,6 +22,7 @@ from headrace.testing.conformance.tools import (
     publish_bodies,
     receive,
     stays_quiet,
+    two_members,
 )
 
 __all__ = ["CHECKS"]
@@ -124,13 +125,7 @@ async def release_returns_at_once(open_broker: OpenBroker) -> None:
 @BrokerCheck.of(LEASE)
 async def lease_expires(open_broker: OpenBroker) -> None:
     """What is neither settled nor prolonged comes again when its lease is over, and not before."""
-    topic = new_topic("lease")
-    async with (
-        open_broker() as broker,
-        broker.subscribe(topic, join("lease", lease=LEASE_SECONDS)) as holder,
-        broker.subscribe(topic, join("lease", lease=LEASE_SECONDS)) as other,
-    ):
-        await publish_bodies(broker, topic, [1])
+    async with two_members(open_broker, "lease", publish=1, lease=LEASE_SECONDS) as (holder, other):
         (held,) = await receive(holder, 1)
         assert held.start()
         taken = _now()
@@ -144,13 +139,7 @@ async def lease_expires(open_broker: OpenBroker) -> None:
 @BrokerCheck.of(LEASE)
 async def extend_keeps(open_broker: OpenBroker) -> None:
     """What is extended, or kept with all the others, does not come again."""
-    topic = new_topic("extend")
-    async with (
-        open_broker() as broker,
-        broker.subscribe(topic, join("extend", lease=LEASE_SECONDS)) as holder,
-        broker.subscribe(topic, join("extend", lease=LEASE_SECONDS)) as other,
-    ):
-        await publish_bodies(broker, topic, [1])
+    async with two_members(open_broker, "extend", publish=1, lease=LEASE_SECONDS) as (holder, other):
         (held,) = await receive(holder, 1)
         assert held.start()
         for prolong in (held.extend, holder.keep):
@@ -166,13 +155,7 @@ async def extend_keeps(open_broker: OpenBroker) -> None:
 @BrokerCheck.of(LEASE)
 async def start_false_after_lease(open_broker: OpenBroker) -> None:
     """Once somebody else has it, a run may not begin."""
-    topic = new_topic("start")
-    async with (
-        open_broker() as broker,
-        broker.subscribe(topic, join("start", lease=LEASE_SECONDS)) as holder,
-        broker.subscribe(topic, join("start", lease=LEASE_SECONDS)) as other,
-    ):
-        await publish_bodies(broker, topic, [1])
+    async with two_members(open_broker, "start", publish=1, lease=LEASE_SECONDS) as (holder, other):
         (held,) = await receive(holder, 1)
         (again,) = await receive(other, 1)
         await asyncio.sleep(LEASE_SECONDS / 4)  # a busy holder counts from when it read it, later than the engine
@@ -239,14 +222,8 @@ async def max_in_flight_holds(open_broker: OpenBroker) -> None:
 @BrokerCheck.of(ONE_BY_ONE)
 async def prefetch_leaves_the_rest(open_broker: OpenBroker) -> None:
     """With ``prefetch=0`` a member that is full leaves the others the rest."""
-    topic = new_topic("flight")
-    async with (
-        open_broker() as broker,
-        broker.subscribe(topic, join("flight", max_in_flight=3)) as subscription,
-        broker.subscribe(topic, join("flight", max_in_flight=3)) as other,
-    ):
-        await publish_bodies(broker, topic, range(8))
-        held = await receive(subscription, 3, limit=10)
+    async with two_members(open_broker, "flight", publish=8, max_in_flight=3) as (full, other):
+        held = await receive(full, 3, limit=10)
         rest = await receive(other, 3, limit=10)
         assert not set(bodies(held)) & set(bodies(rest)), "two members hold the same message"
 

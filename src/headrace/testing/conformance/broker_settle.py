@@ -17,6 +17,7 @@ from headrace.testing.conformance.tools import (
     publish_bodies,
     receive,
     stays_quiet,
+    two_members,
 )
 
 __all__ = ["CHECKS"]
@@ -121,13 +122,7 @@ async def settle_survives_second_cancel(open_broker: OpenBroker) -> None:
 @BrokerCheck.of(LEASE)
 async def flush_confirms(open_broker: OpenBroker) -> None:
     """After `flush` every outcome so far is with the engine: another member sees none of it, whatever becomes of us."""
-    topic = new_topic("flush")
-    async with (
-        open_broker() as broker,
-        broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as other,
-        broker.subscribe(topic, join("flush", lease=LEASE_SECONDS)) as subscription,
-    ):
-        await publish_bodies(broker, topic, range(3))
+    async with two_members(open_broker, "flush", publish=3, lease=LEASE_SECONDS) as (subscription, other):
         await acknowledge(subscription, 3)
         await subscription.flush()
         left = await subscription.backlog()
@@ -138,13 +133,7 @@ async def flush_confirms(open_broker: OpenBroker) -> None:
 @BrokerCheck.of(LEASE)
 async def late_settle_counted(open_broker: OpenBroker) -> None:
     """A settle that comes when somebody else is done with the message does no harm, and is counted."""
-    topic = new_topic("late")
-    async with (
-        open_broker() as broker,
-        broker.subscribe(topic, join("late", lease=LEASE_SECONDS)) as holder,
-        broker.subscribe(topic, join("late", lease=LEASE_SECONDS)) as other,
-    ):
-        await publish_bodies(broker, topic, [1])
+    async with two_members(open_broker, "late", publish=1, lease=LEASE_SECONDS) as (holder, other):
         (held,) = await receive(holder, 1)
         assert held.start()
         await acknowledge(other, 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from headrace.core.broker import Broker, SubscribeOptions, Subscription
 from headrace.core.delivery import Delivery
 from headrace.core.errors import Fault, HeadraceError, PublishError
 from headrace.core.message import Message, new_id
+from headrace.testing.conformance.check import OpenBroker
 
 __all__ = [
     "LEASE_SECONDS",
@@ -25,6 +27,7 @@ __all__ = [
     "receive",
     "rejected",
     "stays_quiet",
+    "two_members",
 ]
 
 LEASE_SECONDS = 2.0
@@ -49,6 +52,21 @@ def message(topic: str, body: bytes = b"", **fields: Any) -> Message:
 def join(group: str | None, **fields: Any) -> SubscribeOptions:
     """How to subscribe as a member of `group`; nothing is prefetched, so that members do not take each other's."""
     return replace(SubscribeOptions(group=group, prefetch=0), **fields)
+
+
+@asynccontextmanager
+async def two_members(
+    open_broker: OpenBroker, name: str, *, publish: int, **fields: Any
+) -> AsyncGenerator[tuple[Subscription, Subscription]]:
+    """Two members of one group on a topic of their own, which has the messages ``0`` to ``publish - 1``."""
+    topic, options = new_topic(name), join(name, **fields)
+    async with (
+        open_broker() as broker,
+        broker.subscribe(topic, options) as one,
+        broker.subscribe(topic, options) as other,
+    ):
+        await publish_bodies(broker, topic, range(publish))
+        yield one, other
 
 
 async def publish_bodies(broker: Broker, topic: str, values: Iterable[object], *, key: bytes | None = None) -> None:

@@ -40,7 +40,6 @@ class Listener(ABC):
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._clients: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -85,15 +84,9 @@ class Listener(ABC):
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Look after one client until it goes."""
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """At once: a task that is cancelled before its first step closes nothing."""
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.links += 1
         self._writers.add(writer)
-        task = asyncio.ensure_future(self._look_after(reader, writer))
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
-
-    async def _look_after(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self.serve(reader, writer)
         except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError, ValueError):
