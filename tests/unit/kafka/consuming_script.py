@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from headrace.core.clock import current_clock
 from headrace.kafka.consuming.handing import Handing
-from headrace.kafka.consuming.opening import _confirm, _standstill
+from headrace.kafka.consuming.opening import _confirm, _session
 from headrace.kafka.consuming.plans import FixedPlan, GroupPlan, OutOfRange
 from headrace.kafka.consuming.poller import Poller
 from headrace.kafka.consuming.subscription import KafkaSubscription
@@ -69,7 +69,7 @@ class Script:
         self.closed = False
         self.waits = True
         """Whether a poll waits for something to come, as the driver's does."""
-        self.on_commit = None
+        self.on_commit = self.on_error = None
         self.thread = None
         self._records = deque()
         self._events = deque()
@@ -236,15 +236,15 @@ def fixed_plan(given, partitions=1):
 
 
 def poller_of(script, plan, listener, given):
-    def make(_, on_commit):
-        script.on_commit = on_commit
+    def make(on_error, on_commit):
+        script.on_error, script.on_commit = on_error, on_commit
         return script
 
     prefetch = 1_000 if given.prefetch is None else given.prefetch
     interval = given.seconds("commit_interval")
     return Poller(
         make, plan, listener,
-        prefetch=prefetch, commit_interval=interval, standstill=_standstill(given), clock=current_clock(None),
+        prefetch=prefetch, commit_interval=interval, session=_session(given), clock=current_clock(None),
     )  # fmt: skip
 
 

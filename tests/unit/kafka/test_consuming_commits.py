@@ -4,8 +4,11 @@ import asyncio
 import time
 
 import pytest
+from confluent_kafka import KafkaError as DriverError
+from confluent_kafka import TopicPartition
 
 from headrace.core.errors import BrokerTimeoutError
+from headrace.kafka import driver
 from headrace.kafka.codes import Code
 from headrace.kafka.consuming import opening
 from headrace.kafka.errors import CommitError
@@ -19,6 +22,7 @@ MEMBERSHIP = [
     Code.REBALANCE_IN_PROGRESS,
     Code.FENCED_INSTANCE_ID,
 ]
+DOWN = driver.translated(DriverError(Code.LOCAL_ALL_BROKERS_DOWN))
 
 
 async def stepped_with(*records, **given):
@@ -193,11 +197,54 @@ async def test_flush_gives_up_when_the_coordinator_is_away(monkeypatch):
             script.arrive(Record(0))
             (delivery,) = await pulled(subscription, 1)
             delivery.ack()
+            script.do(lambda: script.on_error(DOWN))
             with pytest.raises(BrokerTimeoutError):
                 await subscription.flush()
     await until(lambda: script.closed)
     assert script.commits
     assert all(commit[3] for commit in script.commits), "in the real driver it would hang here"
+
+
+@in_loop
+async def test_flush_waits_while_the_group_is_balanced(monkeypatch):
+    """The driver sends a commit behind the join that it waits for: for two sessions of the dead nothing is answered."""
+    monkeypatch.setattr(opening, "_CONFIRM", 0.1)
+    script = Script()
+    async with member(script, commit_interval=60, session_timeout=1) as subscription:
+        script.give(0)
+        script.arrive(Record(0))
+        (delivery,) = await pulled(subscription, 1)
+        script.silent = True
+        delivery.ack()
+        flushing = asyncio.create_task(subscription.flush())
+        await asyncio.sleep(1)
+        assert not flushing.done()
+        script.silent = False
+        late = Code.ILLEGAL_GENERATION
+        script.do(lambda: script.on_commit(DriverError(late), [TopicPartition("orders", 0, 1)]))
+        await flushing
+        assert sent(script) == [(0, 1)] * 2
+
+
+@in_loop
+async def test_cancelled_flush_leaves_the_thread_free():
+    """And nobody waits as long once more: neither the next flush nor the end."""
+    script = Script()
+    began = time.monotonic()
+    with pytest.raises(BrokerTimeoutError):
+        async with member(script, commit_interval=60) as subscription:
+            script.give(0)
+            script.arrive(Record(0))
+            (delivery,) = await pulled(subscription, 1)
+            script.silent = True
+            delivery.ack()
+            flushing = asyncio.create_task(subscription.flush())
+            await until(lambda: script.commits)
+            flushing.cancel()
+            assert await subscription.poller.call(lambda consumer: consumer) is script
+            with pytest.raises(BrokerTimeoutError):
+                await subscription.flush()
+    assert time.monotonic() - began < SOON
 
 
 @virtual_time

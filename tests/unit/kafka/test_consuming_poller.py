@@ -303,7 +303,8 @@ async def test_out_of_range_while_something_else_polls_ends_it_too():
 
         def work(consumer):
             script.poll = poll
-            subscription.poller.commits.settled(consumer, 1, lambda one: subscription.poller.take(consumer, [one]))
+            poller = subscription.poller
+            poller.commits.settled(consumer, 1, lambda one: poller.take(consumer, [one]), lambda: False)
 
         await subscription.poller.call(work)
         with pytest.raises(OffsetOutOfRangeError):

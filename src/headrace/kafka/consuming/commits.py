@@ -20,16 +20,26 @@ Stays = dict[tuple[str, int], Partition]
 _log = logging.getLogger("headrace.kafka")
 _TICK = 0.05
 _SOON = 1.0
+_SESSIONS = 2
+"""How many must end before a group is balanced: that of a member who died, then that of its leader."""
 
 
 class Commits:
     """Sent only where the value grew in its epoch, and never for a stay that is over. `fail` ends the subscription."""
 
     def __init__(
-        self, stays: Stays, interval: float, now: Callable[[], float], fail: Callable[[BaseException], None]
+        self,
+        stays: Stays,
+        interval: float,
+        now: Callable[[], float],
+        fail: Callable[[BaseException], None],
+        *,
+        session: float,
     ) -> None:
         self._stays = stays
         self._interval = interval
+        self._balancing = _SESSIONS * session
+        """The longest time, in seconds, for which a group is balanced and no commit is answered."""
         self._now = now
         self._fail = fail
         self._next = 0.0
@@ -38,6 +48,8 @@ class Commits:
         self._troubled = False
         self._silent = False
         """Whether the coordinator did not answer in time when somebody waited for it."""
+        self._cut_off = False
+        """Whether links have failed since the last good answer."""
 
     def send_due(self, consumer: Any, *, grouped: bool) -> None:
         """Every interval: what has grown, without waiting for the answer. Not `grouped`: nobody is told."""
@@ -79,13 +91,14 @@ class Commits:
         else:
             self._take(answered or offsets)
 
-    def settled(self, consumer: Any, timeout: float, more: Callable[[Any], None]) -> None:
+    def settled(self, consumer: Any, timeout: float, more: Callable[[Any], None], given_up: Callable[[], bool]) -> None:
         """Everything finished so far is confirmed, or this raises. `more` gets the records that came meanwhile.
 
         By commits that are not waited for inside of the driver: that wait has no end while the coordinator is away.
-        Whoever asks again after a wait in vain hears of it soon: an end flushes, and then closes.
+        `timeout` is for a coordinator that cannot be reached; one that balances the group is waited for. Whoever asks
+        again after a wait in vain hears of it soon: an end flushes, and then closes.
         """
-        end = self._now() + (min(timeout, _SOON) if self._silent else timeout)
+        began = self._now()
         failed: KafkaError | None = None
         wanted = [(stay, stay.epoch, value) for stay in self._ours() if (value := _wanted(stay)) is not None]
         while any(self._is_missing(*each) for each in wanted):
@@ -98,11 +111,24 @@ class Commits:
             failed = self._failure or failed
             if failed is not None and ends(failed):
                 raise _refused(failed)
-            if self._now() >= end:
+            patience = self._patience(timeout)
+            if given_up() or self._now() - began >= patience:
                 self._silent = True
-                if failed is not None:
-                    raise failed
-                raise BrokerTimeoutError(f"the coordinator confirmed no commit within {timeout:g} s")
+                raise failed or BrokerTimeoutError(f"the coordinator confirmed no commit within {patience:g} s")
+
+    def _patience(self, timeout: float) -> float:
+        """The driver sends a commit behind the join it waits for, and a broker answers a link's requests in order.
+
+        *Seen*, librdkafka 2.16: while a dead member's session ends nothing is answered; nor while its successor waits
+        for a leader that has died, too.
+        """
+        if self._silent:
+            return min(timeout, _SOON)
+        return timeout if self._cut_off else timeout + self._balancing
+
+    def cut_off(self) -> None:
+        """A link has failed: the driver's word."""
+        self._cut_off = True
 
     def answered(self, error: Any, offsets: list[Any]) -> None:
         """The driver's callback, out of a poll."""
@@ -110,7 +136,7 @@ class Commits:
         if error is not None:
             self._judge(driver.translated(error), offsets)
         else:
-            self._silent = False
+            self._silent = self._cut_off = False
             self._take(offsets)
 
     def _is_missing(self, stay: Partition, epoch: Epoch, wanted: tuple[int, str]) -> bool:

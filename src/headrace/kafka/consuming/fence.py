@@ -13,18 +13,19 @@ _DOUBT = 2.0
 
 
 class Fence:
-    """Closed after a standstill that is longer than `longest` seconds (``None``: it is never closed).
+    """Closed after a standstill that is longer than half a `session`, in seconds (``None``: it is never closed).
 
     A process that was stopped, or a machine that was, goes on with what it had in hand; the group may have given its
     partitions to others, and the driver hears of that moments later. The driver's thread gives a sign of life many
-    times a second, unless nothing here runs; so the loop can tell before it begins anything.
+    times a second, unless nothing here runs; so the loop can tell before it begins anything. Half: a member may be
+    given up as soon as a session less a heartbeat, a third of it, is over.
     """
 
     __slots__ = ("_from", "_longest", "_now", "_seen", "_until")
 
-    def __init__(self, longest: float | None, now: Callable[[], float]) -> None:
+    def __init__(self, session: float | None, now: Callable[[], float]) -> None:
         self._now = now
-        self._longest = float("inf") if longest is None else longest
+        self._longest = float("inf") if session is None else session / 2
         self.begin()
 
     def begin(self) -> None:

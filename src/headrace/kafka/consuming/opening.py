@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class Opening:
             listener,
             prefetch=prefetch,
             commit_interval=options.seconds("commit_interval"),
-            standstill=_standstill(options),
+            session=_session(options),
             clock=self.clock,
         )
 
@@ -151,10 +152,9 @@ def _in_flight(options: KafkaReadOptions) -> int:
     return _IN_FLIGHT if options.max_in_flight is None else options.max_in_flight
 
 
-def _standstill(options: KafkaReadOptions) -> float | None:
-    """Half a session: a member may be given up as soon as one less a heartbeat, a third of it, is over."""
+def _session(options: KafkaReadOptions) -> float | None:
     if isinstance(options, KafkaSubscribeOptions) and options.group is not None:
-        return options.session_seconds / 2
+        return options.session_seconds
     return None
 
 
@@ -198,10 +198,17 @@ def _added(consumer: Any, names: Sequence[str], there: frozenset[Key]) -> list[K
 
 
 async def _confirm(poller: Poller, *, grouped: bool) -> None:
-    if grouped:
-        await poller.call(
-            lambda consumer: poller.commits.settled(consumer, _CONFIRM, lambda one: poller.take(consumer, [one]))
-        )
+    if not grouped:
+        return
+    given_up = threading.Event()
+
+    def settle(consumer: Any) -> None:
+        poller.commits.settled(consumer, _CONFIRM, lambda one: poller.take(consumer, [one]), given_up.is_set)
+
+    try:
+        await poller.call(settle)
+    finally:
+        given_up.set()
 
 
 def _committed(consumer: Any, places: list[Any]) -> dict[Key, int]:

@@ -61,7 +61,7 @@ class Plan(Protocol):
 class Poller:
     """`make` gets the two callbacks of the driver (errors, commits) and gives its consumer.
 
-    ``standstill``: longest one after which it is still a member (`Fence`).
+    ``session``: how long the group's coordinator waits for a sign of life (``None``: there is no group).
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class Poller:
         *,
         prefetch: int,
         commit_interval: float,
-        standstill: float | None = None,
+        session: float | None = None,
         clock: Clock,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.stays: Stays = {}
         self.listener = listener
-        self.commits = Commits(self.stays, commit_interval, clock.monotonic, self.fail)
+        self.commits = Commits(self.stays, commit_interval, clock.monotonic, self.fail, session=session or 0.0)
         self._ending = threading.Event()
         self.failure: BaseException | None = None
         """What ends the thread at its next turn."""
         self._make = make
         self._plan = plan
         self.now = clock.monotonic
-        self.fence = Fence(standstill, clock.monotonic)
+        self.fence = Fence(session, clock.monotonic)
         self.now_ns = clock.now_ns
         self._prefetch = prefetch
         self.demand = 0
@@ -368,6 +368,7 @@ class Poller:
 
     def _troubled(self, error: KafkaError) -> None:
         """The driver's word on its connections; it tries again by itself, but for what can never work."""
+        self.commits.cut_off()
         if ends(error):
             self.fail(error)
 
