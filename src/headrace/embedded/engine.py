@@ -144,6 +144,11 @@ class EmbeddedStreams(ManagerConsumers):
         return self._store.path
 
     @property
+    def system(self) -> str:
+        """``headrace``."""
+        return "headrace"
+
+    @property
     def max_payload(self) -> int:
         """Largest message, headers and body, in bytes."""
         return self._store.options.max_payload

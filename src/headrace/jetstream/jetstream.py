@@ -95,6 +95,11 @@ class JetStream(ManagerConsumers):
         return self.connection.clock
 
     @property
+    def system(self) -> str:
+        """``nats``."""
+        return "nats"
+
+    @property
     def max_payload(self) -> int:
         """Largest message, headers and body, in bytes."""
         return self.connection.max_payload

@@ -157,6 +157,11 @@ class StreamManager(Protocol):
         ...
 
     @property
+    def system(self) -> str:
+        """What `attributes()` calls it: ``messaging.system`` of OpenTelemetry."""
+        ...
+
+    @property
     def max_payload(self) -> int:
         """Largest message, headers and body, in bytes."""
         ...

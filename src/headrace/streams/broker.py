@@ -25,7 +25,7 @@ from headrace.core.errors import BrokerError, ClosedError, ConfigError, Fault, P
 from headrace.core.message import MAX_HEADER_BYTES, Message, check_message, check_topic
 from headrace.streams.api import StreamManager
 from headrace.streams.errors import MessageTooLargeError, NoStreamResponseError, PublishRefusedError, StreamError
-from headrace.streams.facts import StreamReceipt, system_of
+from headrace.streams.facts import StreamReceipt
 from headrace.streams.info import PubAck
 from headrace.streams.joining import check_subscribe, join
 from headrace.streams.options import StreamMessage, StreamPublishOptions
@@ -51,7 +51,7 @@ class StreamBroker:
         self.streams = streams
         """The opened engine, as given."""
         self._create = create
-        self._system = system_of(streams)
+        self._system = streams.system
         self._topics = Topics(streams)
         self._subscriptions: set[StreamSubscription] = set()
         self._closed = False

@@ -56,14 +56,14 @@ class Consumer(ABC):
     """A named place in a stream. Two readers of one consumer share its messages."""
 
     @property
-    @abstractmethod
     def name(self) -> str:
         """Its name."""
+        return self.cached_info.name
 
     @property
-    @abstractmethod
     def stream(self) -> str:
         """The name of its stream."""
+        return self.cached_info.stream
 
     @property
     @abstractmethod

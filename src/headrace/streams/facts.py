@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.core.broker import Receipt
-from headrace.streams.api import StreamManager
 
-__all__ = ["CONSUMER", "DELIVERED", "SEQUENCE", "STREAM", "SYSTEM", "StreamReceipt", "system_of"]
+__all__ = ["CONSUMER", "DELIVERED", "SEQUENCE", "STREAM", "SYSTEM", "StreamReceipt"]
 
 SYSTEM = "messaging.system"  # OpenTelemetry, schema 1.44; it has no names for the others
 STREAM = "headrace.stream"
 CONSUMER = "headrace.consumer"
 SEQUENCE = "headrace.sequence"
 DELIVERED = "headrace.num_delivered"
-
-
-def system_of(streams: StreamManager) -> str:
-    """What `SYSTEM` says: ``nats`` for an engine on a connection to a server, else ``headrace``."""
-    return "nats" if hasattr(streams, "connection") else "headrace"
 
 
 class StreamReceipt(Receipt, frozen=True, gc=False):

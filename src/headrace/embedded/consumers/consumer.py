@@ -29,16 +29,6 @@ class EmbeddedConsumer(Consumer):
         self._pause = pause
 
     @property
-    def name(self) -> str:
-        """Its name."""
-        return self._info.name
-
-    @property
-    def stream(self) -> str:
-        """The name of its stream."""
-        return self._info.stream
-
-    @property
     def cached_info(self) -> ConsumerInfo:
         """As last seen, without I/O."""
         return self._info
