@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -94,14 +94,15 @@ class KafkaBroker:
         self._opened = Opening(self._servers, self.options, topics, log, clock, self.create)
 
     async def aclose(self) -> None:
-        """End its subscriptions and what is being sent. Twice is fine."""
+        """End its subscriptions and what is being sent, all of it, whatever one of them raises. Twice is fine."""
         self._closed = True
-        for subscription in list(self._subscriptions):
-            await subscription.aclose()
-        if self._sender is not None:
-            await self._sender.aclose()
-        if self._opened is not None:
-            await self._opened.topics.aclose()
+        async with AsyncExitStack() as stack:  # what it got last ends first
+            if self._opened is not None:
+                stack.push_async_callback(self._opened.topics.aclose)
+            if self._sender is not None:
+                stack.push_async_callback(self._sender.aclose)
+            for subscription in self._subscriptions:
+                stack.push_async_callback(subscription.aclose)
 
     async def __aenter__(self) -> Self:
         await self.open()

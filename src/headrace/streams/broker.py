@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -134,10 +134,11 @@ class StreamBroker:
         return self._subscribe(names[0], options)
 
     async def aclose(self) -> None:
-        """End its subscriptions. Twice is fine; the engine stays open."""
+        """End its subscriptions, all of them, whatever one raises. Twice is fine; the engine stays open."""
         self._closed = True
-        for subscription in list(self._subscriptions):
-            await subscription.aclose()
+        async with AsyncExitStack() as stack:
+            for subscription in self._subscriptions:
+                stack.push_async_callback(subscription.aclose)
 
     async def __aenter__(self) -> Self:
         return self
