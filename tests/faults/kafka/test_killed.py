@@ -20,6 +20,7 @@ from tests.faults.kafka.troupe import KEYS, at_work, everything, handled, publis
 
 EACH = 2_000  # records of a round
 RUNS = 100  # of a member, before it is killed
+SESSION = 20  # seconds that a group waits for a dead one, where a member leaves meanwhile
 
 
 def runs_of(folder, name):
@@ -66,6 +67,35 @@ def test_member_sigkill(protocol, tmp_path, kafka_server, in_ci):  # noqa: F811
     assert verdict.commits
     assert set(verdict.again_in) <= held, "what was not of a killed one came again"
     assert max(verdict.again_of.values(), default=0) <= EACH, "one of them had committed next to nothing"
+
+
+async def leaves_beside_a_dead_one(folder, address):
+    """One is killed, and as another joins the group waits for the dead; meanwhile one that is at work leaves."""
+    topic = f"killed-{new_id()}"
+    published = await publish(address, topic, 2 * EACH)
+    more = {"options": {"session_timeout": SESSION, "commit_interval": 60}}
+    async with at_work(folder, address, topic, "cooperative", members=2, pace=0.1, more=more) as troupe:
+        for name in ("m000", "m001"):
+            await at_it(troupe, name, 2 * EACH)
+        await troupe.end("m000", signal.SIGKILL)
+        await troupe.join()
+        await asyncio.sleep(3)
+        began = time.monotonic()
+        await troupe.end("m001", signal.SIGTERM)
+        took = time.monotonic() - began
+        await everything(folder, 2 * EACH)
+    return judge(folder, published, troupe.deaths), took
+
+
+@pytest.mark.chaos
+@pytest.mark.servers
+def test_leaving_waits_for_the_last_commit(tmp_path, kafka_server):  # noqa: F811
+    """The driver sends it behind the join that it waits for: nothing of the one that left comes again."""
+    verdict, took = asyncio.run(leaves_beside_a_dead_one(tmp_path, kafka_server.bootstrap))
+    print(f"left within {took:.1f} s: {verdict}; {dict(verdict.again_of)}")
+    assert not verdict.wrong, "\n".join(verdict.wrong[:20])
+    assert took > SESSION / 2, "the group was not being balanced: it proves nothing"
+    assert set(verdict.again_of) <= {"m000"}, "it was not confirmed what it had done"
 
 
 async def publish_one(address, topic, count):
