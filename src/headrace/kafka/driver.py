@@ -91,6 +91,7 @@ _NAMES = {
 _END = "headrace.end"
 """A setting that the driver cannot know."""
 _PROTOCOLS = {"plaintext": "plaintext", "tls": "ssl", "sasl_plaintext": "sasl_plaintext", "sasl_tls": "sasl_ssl"}
+_FATAL = "Fatal error: "
 _SECRETS = ("sasl.password", "ssl.key.password")
 _CERTIFICATE = re.compile(
     r"certificate verify failed"
@@ -329,13 +330,26 @@ def translated(error: DriverError | BaseException) -> KafkaError:
     """Our error for one of the driver: an error value, or anything that one of its calls raised (the cause)."""
     value: Any = error.args[0] if isinstance(error, BaseException) and error.args else error
     if isinstance(value, __getattr__("DriverError")):
-        name: str = value.name()
-        return error_for(value.code(), name, value.str(), fatal=value.fatal(), retriable=value.retriable())
+        return _fatal(value) if value.code() == Code.LOCAL_FATAL else _ours(value)
     if isinstance(error, BufferError):
         return error_for(Code.LOCAL_QUEUE_FULL, "_QUEUE_FULL", str(error))
     if isinstance(error, RuntimeError):  # "Consumer closed" and the like
         return error_for(Code.LOCAL_STATE, "_STATE", str(error))
     return error_for(Code.LOCAL_FAIL, "_FAIL", f"{type(error).__name__}: {error}")
+
+
+def _ours(value: DriverError) -> KafkaError:
+    return error_for(value.code(), value.name(), value.str(), fatal=value.fatal(), retriable=value.retriable())
+
+
+def _fatal(value: DriverError) -> KafkaError:
+    """What ended a client for good. Handed out as a record it is not marked so, and its cause stands in its text."""
+    text, made = value.str(), __getattr__("DriverError")
+    for code in Code:
+        cause = made(int(code))
+        if text.startswith(f"{_FATAL}{cause.str()}: "):
+            return error_for(code, cause.name(), text.removeprefix(_FATAL), fatal=True)
+    return error_for(Code.LOCAL_FATAL, value.name(), text, fatal=True)
 
 
 def _text_of(error: BaseException) -> str:

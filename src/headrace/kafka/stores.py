@@ -44,9 +44,10 @@ _TERMINAL = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchEr
 class OffsetStore(Protocol):
     """Keeps the next offset of each partition.
 
-    What is saved when the call returns is there for the next `load`. A failure that may pass is any error but a
-    ``StoreError`` whose ``retryable`` is false; that one ends the run. A store does not compare: the caller only
-    saves values that grow, one at a time.
+    What is saved when the call returns is there for the next `load`. Whatever a call raises is taken for a failure that
+    may pass, and the call repeated; but a ``StoreError`` whose ``retryable`` is false, or another of headrace's errors
+    that no second try mends, ends the run. A store does not compare: it gets one value at a time, and they only grow
+    but where the log itself went back.
     """
 
     async def load(self, topic: str, partition: int) -> int | None:

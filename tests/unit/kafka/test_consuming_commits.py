@@ -227,6 +227,57 @@ async def test_flush_waits_while_the_group_is_balanced(monkeypatch):
 
 
 @in_loop
+async def test_waiting_for_a_commit_is_no_standstill():
+    """The thread polls: it is a member, and what it holds may begin."""
+    script = Script()
+    async with member(script, commit_interval=60, session_timeout=1) as subscription:
+        script.give(0)
+        script.arrive(Record(0), Record(1))
+        first, second = await pulled(subscription, 2)
+        script.silent = True
+        first.ack()
+        flushing = asyncio.create_task(subscription.flush())
+        await asyncio.sleep(0.8)
+        assert second.start()
+        script.silent = False
+        script.do(lambda: script.on_commit(None, [TopicPartition("orders", 0, 1)]))
+        await flushing
+        second.ack()
+
+
+@in_loop
+async def test_a_text_too_long_for_the_broker_is_left_out():
+    """What is finished beyond comes again then at the next member; the place itself is kept."""
+    script = Script()
+    async with member(script, commit_interval=60) as subscription:
+        script.give(0)
+        script.arrive(*(Record(n) for n in range(5)))
+        found = await pulled(subscription, 5)
+        found[0].ack()
+        found[2].ack()
+        script.refuse.append(Code.OFFSET_METADATA_TOO_LARGE)
+        await subscription.flush()
+        found[1].ack()
+        found[4].ack()
+    assert [(offset, bool(text)) for _, offset, text, _ in script.commits] == [(1, True), (1, False), (3, False)]
+
+
+@pytest.mark.parametrize("code", [Code.OFFSET_METADATA_TOO_LARGE, Code.INVALID_COMMIT_OFFSET_SIZE])
+@in_loop
+async def test_a_commit_that_can_never_work_ends_it(code):
+    script = Script()
+    async with member(script, commit_interval=60) as subscription:
+        script.give(0)
+        script.arrive(Record(0))
+        (delivery,) = await pulled(subscription, 1)
+        script.refuse.extend([code] * 3)
+        delivery.ack()
+        with pytest.raises(CommitError):
+            await subscription.flush()
+        await until(lambda: subscription._failure is not None)
+
+
+@in_loop
 async def test_cancelled_flush_leaves_the_thread_free():
     """And nobody waits as long once more: neither the next flush nor the end."""
     script = Script()

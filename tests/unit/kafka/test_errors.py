@@ -41,7 +41,7 @@ def test_driver_errors_never_escape():
                 found = driver.translated(error)
                 assert isinstance(found, KafkaError)
                 assert isinstance(found, BrokerError)
-                assert (found.code, found.name, found.fatal) == (code, name, False)
+                assert (found.code, found.name, found.fatal) == (code, name, code == Code.LOCAL_FATAL)
                 assert given.str() in str(found)
                 assert name in str(found)
         assert isinstance(fault_of(code), Fault)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from headrace.core.errors import BrokerError, BrokerTimeoutError, ClosedError, StoreError
+from headrace.core.errors import BrokerError, BrokerTimeoutError, ClosedError, HeadraceError, StoreError
 from headrace.flow.retry import RetryPolicy
 from headrace.kafka.consuming.partition import Epoch, Partition, Run
 from headrace.kafka.consuming.places import ends
@@ -29,6 +29,11 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, BrokerError | OSError)
 
 
+def _store_passes(error: BaseException) -> bool:
+    """As `OffsetStore` says: what a store of the user's raises is as a rule its database's, and not known here."""
+    return passes(error) or not isinstance(error, HeadraceError)
+
+
 class Checkpoints:
     """Saves what is finished: one save at a time, values that only grow, at most one each interval.
 
@@ -44,6 +49,7 @@ class Checkpoints:
         self._interval = options.seconds("commit_interval")
         self._turn = asyncio.Lock()
         self._saved: int | None = None
+        self._saved_in: Epoch | None = None
         self._flying: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -52,13 +58,18 @@ class Checkpoints:
         attempt = 0
         while True:
             try:
-                return await self._store.load(self._topic, self._number)
+                return self._checked(await self._store.load(self._topic, self._number))
             except Exception as error:
-                if not passes(error):
+                if not _store_passes(error):
                     raise
                 attempt += 1
                 _log.warning("%s/%d: its checkpoint cannot be read, asked again: %s", self._topic, self._number, error)
             await self.rest(self._reconnect, attempt)
+
+    def _checked(self, offset: int | None) -> int | None:
+        if offset is not None and (not isinstance(offset, int) or isinstance(offset, bool) or offset < 0):
+            raise StoreError(f"{self._topic}/{self._number}: the store gave {offset!r} for the next offset")
+        return offset
 
     @staticmethod
     async def rest(policy: RetryPolicy, attempt: int) -> None:
@@ -128,11 +139,11 @@ class Checkpoints:
         try:
             saving.result()
         except Exception as error:
-            if not passes(error):
+            if not _store_passes(error):
                 raise
             _log.warning("%s/%d: its checkpoint cannot be saved: %s", self._topic, self._number, error)
             return False
-        self._saved = value
+        self._saved, self._saved_in = value, epoch
         epoch.confirmed = value, ""
         return True
 
@@ -146,11 +157,12 @@ class Checkpoints:
                 left.exception()  # its value is saved again, or a newer one
 
     def _due(self) -> tuple[int | None, Epoch | None]:
-        """The newest committable value, if it grew."""
+        """The newest committable value, if it grew; or where the log went back, and reading with it (decision 0014)."""
         for stay in self._subscription.stays:
-            value = stay.epoch.tracker.committable
-            if value is not None and (self._saved is None or value > self._saved):
-                return value, stay.epoch
+            epoch, value = stay.epoch, stay.epoch.tracker.committable
+            went_back = epoch.number > 1 and epoch is not self._saved_in
+            if value is not None and (self._saved is None or value > self._saved or went_back):
+                return value, epoch
         return None, None
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from headrace.core.errors import BrokerTimeoutError
 from headrace.kafka import driver
+from headrace.kafka.codes import Code
 from headrace.kafka.consuming.partition import Epoch, Partition
 from headrace.kafka.consuming.places import ends, place
-from headrace.kafka.errors import CommitError, KafkaError
+from headrace.kafka.errors import CommitError, KafkaError, UnknownTopicError
 
 __all__ = ["Commits", "Stays"]
 
@@ -50,6 +51,8 @@ class Commits:
         """Whether the coordinator did not answer in time when somebody waited for it."""
         self._cut_off = False
         """Whether links have failed since the last good answer."""
+        self._wordless = False
+        """Whether what is finished beyond an offset is not said: the broker takes no text so long."""
 
     def send_due(self, consumer: Any, *, grouped: bool) -> None:
         """Every interval: what has grown, without waiting for the answer. Not `grouped`: nobody is told."""
@@ -81,8 +84,16 @@ class Commits:
 
     def wait(self, consumer: Any, stays: Iterable[Partition]) -> None:
         """What has grown, confirmed. At a revoke: where it fails, it is the next member's to do it again."""
+        if self._silent:  # the driver would wait for minutes
+            return
+        spoke = not self._wordless
+        self._commit(consumer, stays)
+        if spoke and self._wordless:
+            self._commit(consumer, stays)
+
+    def _commit(self, consumer: Any, stays: Iterable[Partition]) -> None:
         offsets = self._last(stays)
-        if not offsets or self._silent:  # the driver would wait for minutes
+        if not offsets:
             return
         try:
             answered = consumer.commit(offsets=offsets, asynchronous=False)
@@ -91,16 +102,17 @@ class Commits:
         else:
             self._take(answered or offsets)
 
-    def settled(self, consumer: Any, timeout: float, more: Callable[[Any], None], given_up: Callable[[], bool]) -> None:
+    def settled(self, consumer: Any, timeout: float, more: Callable[[Any], None], turn: Callable[[], bool]) -> None:
         """Everything finished so far is confirmed, or this raises. `more` gets the records that came meanwhile.
 
-        By commits that are not waited for inside of the driver: that wait has no end while the coordinator is away.
+        `turn` is called in each, and says whether nobody waits any more. By commits that are not waited for inside of
+        the driver: that wait has no end while the coordinator is away.
         `timeout` is for a coordinator that cannot be reached; one that balances the group is waited for. Whoever asks
         again after a wait in vain hears of it soon: an end flushes, and then closes.
         """
         began = self._now()
         failed: KafkaError | None = None
-        wanted = [(stay, stay.epoch, value) for stay in self._ours() if (value := _wanted(stay)) is not None]
+        wanted = [(stay, stay.epoch, value) for stay in self._ours() if (value := self._wanted(stay)) is not None]
         while any(self._is_missing(*each) for each in wanted):
             if not self._open:
                 self._failure = None
@@ -109,10 +121,10 @@ class Commits:
             if record is not None:
                 more(record)
             failed = self._failure or failed
-            if failed is not None and ends(failed):
-                raise _refused(failed)
+            if isinstance(failed, CommitError):
+                raise failed
             patience = self._patience(timeout)
-            if given_up() or self._now() - began >= patience:
+            if turn() or self._now() - began >= patience:
                 self._silent = True
                 raise failed or BrokerTimeoutError(f"the coordinator confirmed no commit within {patience:g} s")
 
@@ -144,7 +156,9 @@ class Commits:
         if epoch.dead or self._stays.get(stay.key) is not stay:
             return False
         confirmed = epoch.confirmed
-        return confirmed is None or (confirmed != wanted and confirmed[0] <= wanted[0])
+        if confirmed is None or confirmed[0] < wanted[0]:
+            return True
+        return confirmed[0] == wanted[0] and confirmed != wanted and not self._wordless
 
     def _ours(self) -> list[Partition]:
         return list(self._stays.values())
@@ -164,7 +178,7 @@ class Commits:
         """What is not confirmed as it is wanted in the end."""
         offsets: list[Any] = []
         for stay in list(stays):
-            epoch, wanted = stay.epoch, _wanted(stay)
+            epoch, wanted = stay.epoch, self._wanted(stay)
             if wanted is not None and not epoch.dead and wanted != epoch.confirmed:
                 epoch.sent = wanted
                 offsets.append(place(*stay.key, wanted[0], epoch.leader_at(wanted[0]), wanted[1]))
@@ -188,23 +202,32 @@ class Commits:
             stay = self._stays.get((each.topic, each.partition))
             if stay is not None:
                 stay.epoch.sent = stay.epoch.confirmed
+        if error.code == Code.OFFSET_METADATA_TOO_LARGE and not self._wordless:
+            self._wordless = True
+            return
         self._failure = error
-        if ends(error):
-            self._fail(_refused(error))
+        self._cut_off = self._cut_off or isinstance(error, UnknownTopicError)  # gone, or not heard of by all brokers
+        if _is_final(error):
+            self._failure = _refused(error)
+            self._fail(self._failure)
         elif not self._troubled:
             self._troubled = True
             _log.warning("a commit failed and is repeated: %s", error)
+
+    def _wanted(self, stay: Partition) -> tuple[int, str] | None:
+        """What a last commit should say: the loop's summary, unless more was finished since."""
+        last, value = stay.epoch.last, stay.epoch.tracker.committable
+        if last is not None and (value is None or last[0] >= value):
+            return (last[0], "") if self._wordless else last
+        return None if value is None else (value, "")
+
+
+def _is_final(error: KafkaError) -> bool:
+    """Whether no commit of ours is taken any more. A topic that is there no more is told of by another way."""
+    return isinstance(error, CommitError) or (ends(error) and not isinstance(error, UnknownTopicError))
 
 
 def _refused(error: KafkaError) -> CommitError:
     failure = CommitError(f"a commit was refused: {error}", code=error.code, name=error.name, fatal=error.fatal)
     failure.__cause__ = error
     return failure
-
-
-def _wanted(stay: Partition) -> tuple[int, str] | None:
-    """What a last commit should say: the loop's summary, unless more was finished since."""
-    last, value = stay.epoch.last, stay.epoch.tracker.committable
-    if last is not None and (value is None or last[0] >= value):
-        return last
-    return None if value is None else (value, "")

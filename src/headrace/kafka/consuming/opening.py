@@ -202,8 +202,12 @@ async def _confirm(poller: Poller, *, grouped: bool) -> None:
         return
     given_up = threading.Event()
 
+    def turn() -> bool:
+        poller.fence.alive()
+        return given_up.is_set()
+
     def settle(consumer: Any) -> None:
-        poller.commits.settled(consumer, _CONFIRM, lambda one: poller.take(consumer, [one]), given_up.is_set)
+        poller.commits.settled(consumer, _CONFIRM, lambda one: poller.take(consumer, [one]), turn)
 
     try:
         await poller.call(settle)

@@ -149,10 +149,7 @@ class Partition:
         """
         epoch = self.epoch
         if epoch.tracker.begun is not None and offsets[0] <= epoch.tracker.begun:
-            epoch.dead = True
-            epoch = self.epoch = Epoch(self, epoch.number + 1)
-            self.held_bytes = 0
-            self.before.clear()  # it may be another log
+            epoch = self._begin_anew()
         epoch.since_ns()  # lets go of what is finished
         epoch.tracker.begin_many(offsets)
         epoch.arrivals.append((offsets[0], received_ns))
@@ -161,6 +158,13 @@ class Partition:
         self.position = offsets[-1] + 1
         return epoch
 
+    def _begin_anew(self) -> Epoch:
+        self.epoch.dead = True
+        self.epoch = Epoch(self, self.epoch.number + 1)
+        self.held_bytes = 0
+        self.before.clear()  # it may be another log
+        return self.epoch
+
     def goes_on(self, end: int, received_ns: int) -> None:
         """Reading goes on at `end`, with nothing before it any more: it is committed once all that came is finished.
 
@@ -168,6 +172,8 @@ class Partition:
         """
         if end != self.position:
             leaders = self.epoch.leaders
+            if end < self.position:
+                self._begin_anew()
             self.begin([end - 1], leaders[-1][1] if leaders else -1, received_ns).tracker.finish(end - 1)
 
     def ended(self) -> None:

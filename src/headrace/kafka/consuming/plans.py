@@ -26,8 +26,11 @@ _MOST_BEYOND = 100_000
 _PARTITIONS_EVERY = 30.0
 _TOPICS_EVERY = 5.0
 _LOOK = 1.0
+_HEARD_OF = 30.0
+"""Seconds until all brokers have heard of a new topic."""
 _FAREWELL = 5.0
 _TICK = 0.05
+_NOT_THERE = frozenset({Code.UNKNOWN_TOPIC_OR_PART, Code.LOCAL_UNKNOWN_TOPIC, Code.LOCAL_UNKNOWN_PARTITION})
 _SIGN = 0.5
 
 
@@ -133,7 +136,7 @@ class GroupPlan:
         self._gone: set[str] = set()
         """Topics that were not there at the last look."""
         self._next = 0.0
-        self.trouble = out_of_range
+        self._trouble = out_of_range
         self._poller: Poller
 
     def begin(self, poller: Poller, consumer: Any) -> None:
@@ -165,6 +168,13 @@ class GroupPlan:
         self._next = now + _TOPICS_EVERY
         ours = {topic for topic, _ in poller.stays}
         self._gone = {topic for topic in self._topics if topic not in ours and self._is_gone(consumer, topic)}
+
+    def trouble(self, poller: Poller, consumer: Any, record: Any) -> None:
+        """A broker may not have heard of a topic yet, or of its leaders: whether it is gone is asked."""
+        if record.error().code() in _NOT_THERE:
+            _log.warning("%s: %s", record.topic(), driver.translated(record.error()))
+        else:
+            self._trouble(poller, consumer, record)
 
     def leave(self, poller: Poller, consumer: Any) -> None:
         """Leave the group. Closed while it joins, or right after, the driver says no word to the coordinator.
@@ -295,6 +305,7 @@ class GroupPlan:
 
     def _store(self, consumer: Any, places: list[Any]) -> bool:
         """Commit where the group begins. False: others are in it, and this is not the time."""
+        end = self._poller.now() + _HEARD_OF
         while not self._poller.closing:
             try:
                 answered = consumer.commit(offsets=places, asynchronous=False)
@@ -306,7 +317,8 @@ class GroupPlan:
             failure = driver.translated(error)
             if failure.code in MEMBERSHIP:
                 return False
-            if ends(failure) or not failure.retriable:
+            new = isinstance(failure, UnknownTopicError) and self._poller.now() < end
+            if not new and (ends(failure) or not failure.retriable):
                 raise failure
             self._poller.rest(_AGAIN)
         return False

@@ -195,7 +195,8 @@ class Poller:
             self.failure = error
 
     def rest(self, seconds: float) -> None:
-        """Wait; not for somebody who wants it to end."""
+        """Wait, and show that it lives; not for somebody who wants it to end."""
+        self.fence.alive()
         self._ending.wait(seconds)
 
     def keep(self, stays: Sequence[Partition]) -> None:
@@ -373,11 +374,11 @@ class Poller:
             self.fail(error)
 
     def _close(self, consumer: Any) -> None:
-        try:
-            self._plan.leave(self, consumer)
-            consumer.close()
-        except (driver.KafkaException, RuntimeError) as error:
-            _log.warning("the consumer did not close well: %s", error)
+        for end in (lambda: self._plan.leave(self, consumer), consumer.close):
+            try:
+                end()
+            except (driver.KafkaException, RuntimeError) as error:
+                _log.warning("the consumer did not close well: %s", error)
 
 
 class _Ended:
