@@ -120,7 +120,7 @@ class KafkaPartitionOptions(KafkaReadOptions):
     """How to read one partition without a group, from checkpoints of one's own.
 
     ``partition``: its number. ``offset_store``: where the next offset is kept. ``reconnect``: the waits after failures
-    that may pass.
+    that may pass; it goes on for ever, so ``max_attempts`` and ``max_deliveries`` are a ``ConfigError``.
     """
 
     partition: int
@@ -136,6 +136,9 @@ class KafkaPartitionOptions(KafkaReadOptions):
             raise ConfigError(f"offset_store must have load and save, got {self.offset_store!r}")
         if not isinstance(self.reconnect, RetryPolicy):
             raise ConfigError(f"reconnect must be a RetryPolicy, got {self.reconnect!r}")
+        for name in ("max_attempts", "max_deliveries"):
+            if getattr(self.reconnect, name) is not None:
+                raise ConfigError(f"reconnect goes on for ever, got {name}={getattr(self.reconnect, name)!r}")
 
 
 def read_options(options: SubscribeOptions) -> KafkaSubscribeOptions | KafkaPartitionOptions:

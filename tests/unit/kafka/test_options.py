@@ -172,6 +172,8 @@ def test_a_wrong_group_option_is_named(given, named):
         ({"partition": 0, "group": "billing"}, "group.*billing"),
         ({"partition": 0, "offset_store": {}}, "offset_store"),
         ({"partition": 0, "offset_store": None}, "offset_store"), ({"partition": 0, "reconnect": 5}, "reconnect"),
+        ({"partition": 0, "reconnect": RetryPolicy(max_attempts=3)}, "max_attempts=3"),
+        ({"partition": 0, "reconnect": RetryPolicy(max_deliveries=3)}, "max_deliveries=3"),
         ({"partition": 0, "isolation": "none"}, "isolation"),
     ],
 )  # fmt: skip

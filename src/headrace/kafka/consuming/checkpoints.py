@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 
 from headrace.core.errors import BrokerError, BrokerTimeoutError, ClosedError, HeadraceError, StoreError
@@ -74,7 +75,7 @@ class Checkpoints:
     @staticmethod
     async def rest(policy: RetryPolicy, attempt: int) -> None:
         """Wait after the failure number `attempt`."""
-        await asyncio.sleep(policy.wait(attempt).total_seconds())
+        await asyncio.sleep(policy.wait(attempt, random.random()).total_seconds())
 
     def start(self) -> None:
         """Begin to save."""
