@@ -1,8 +1,11 @@
 """What a store of the user's may do, and what is kept in it when the log itself goes back."""
 
+import asyncio
+
 import pytest
 
 from headrace.core.errors import ClosedError, StoreError
+from headrace.flow.retry import RetryPolicy
 from headrace.kafka.consuming.checkpoints import Checkpoints
 from headrace.kafka.consuming.partition import Partition
 from headrace.kafka.reading import KafkaPartitionOptions
@@ -100,3 +103,15 @@ async def test_an_answer_that_is_no_offset_is_refused(answer):
     """To the driver -1 is the end of the log: it would jump there without a word."""
     with pytest.raises(StoreError, match="gave"):
         await checkpoints_of(Store(saved=answer)).load()
+
+
+@virtual_time
+async def test_waits_are_spread_as_told():
+    loop, waits = asyncio.get_running_loop(), set()
+    for _ in range(20):
+        began = loop.time()
+        await Checkpoints.rest(RetryPolicy(initial=8.0, maximum=8.0, jitter=0.5), 1)
+        waits.add(loop.time() - began)
+    assert len(waits) > 1
+    assert min(waits) >= 4
+    assert max(waits) <= 8
