@@ -122,6 +122,7 @@ class Drain:
         if not self._running and not any(place.task is not None for place in self._places):
             self.late = True
             life.cancel()  # it still opens: nothing is held
+            self._timers.append(asyncio.get_running_loop().call_later(_GIVE_UP_AFTER, self._give_up, life))
             return
         if any(place.delivery is not None for place in self._places):
             self.late = True

@@ -16,7 +16,8 @@ from confluent_kafka import KafkaException, TopicPartition
 from headrace.core.clock import current_clock
 from headrace.kafka.consuming.handing import Handing
 from headrace.kafka.consuming.opening import _confirm, _session
-from headrace.kafka.consuming.plans import FixedPlan, GroupPlan, OutOfRange
+from headrace.kafka.consuming.outofrange import OutOfRange
+from headrace.kafka.consuming.plans import FixedPlan, GroupPlan
 from headrace.kafka.consuming.poller import Poller
 from headrace.kafka.consuming.subscription import KafkaSubscription
 from headrace.kafka.reading import KafkaSubscribeOptions

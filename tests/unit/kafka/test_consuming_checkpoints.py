@@ -12,8 +12,9 @@ from headrace.core.errors import BrokerTimeoutError, ClosedError, StoreError
 from headrace.flow.retry import RetryPolicy
 from headrace.kafka.codes import Code
 from headrace.kafka.consuming.checkpoints import Checkpoints, Reconnecting, passes
+from headrace.kafka.consuming.outofrange import OutOfRange
 from headrace.kafka.consuming.partition import Partition
-from headrace.kafka.consuming.plans import FixedPlan, OutOfRange
+from headrace.kafka.consuming.plans import FixedPlan
 from headrace.kafka.errors import (
     AuthenticationError,
     AuthorizationError,

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from headrace.core.delivery import Nak
 from headrace.testing.virtual import virtual_time
 from tests.unit.kafka.consuming_script import TOPIC, Record, Script, Stepped
 
@@ -80,3 +81,19 @@ async def test_who_waits_for_more_is_woken_when_the_doubt_is_over():
         await stepped.turn()
         await asyncio.sleep(0.1)
     assert numbers(pulling.result()) == [0]
+
+
+@virtual_time
+async def test_what_is_parked_and_does_not_begin_comes_again():
+    """Its judge keeps the nak of the run before: that is no outcome yet, and the sweep withdraws it."""
+    stepped, (first, second) = await holding(2)
+    assert first.start()
+    first.settlement.judge = object()
+    first.settlement.outcome = Nak(5.0)
+    await asyncio.sleep(LONG)
+    assert not first.start()
+    second.ack()
+    for _ in range(8):
+        await asyncio.sleep(0.5)
+        await stepped.turn()
+    assert numbers(await stepped.subscription.pull(5, 0.1)) == [0]

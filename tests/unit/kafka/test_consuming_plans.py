@@ -13,7 +13,8 @@ from headrace.core.errors import ConfigError, UnsupportedError
 from headrace.kafka import driver
 from headrace.kafka.broker import check_start
 from headrace.kafka.codes import Code
-from headrace.kafka.consuming.plans import FixedPlan, GroupPlan, OutOfRange
+from headrace.kafka.consuming.outofrange import OutOfRange
+from headrace.kafka.consuming.plans import FixedPlan, GroupPlan
 from headrace.kafka.errors import AuthorizationError, UnknownGroupError
 from headrace.kafka.reading import KafkaPartitionOptions, KafkaSubscribeOptions
 from headrace.testing.virtual import virtual_time

@@ -339,7 +339,7 @@ async def test_out_of_range(policy, log, done, wanted, caplog):
         if delivery.offset in done:
             delivery.ack()
     script.arrive(failed(Code.OFFSET_OUT_OF_RANGE, offset=asked))
-    await stepped.turn()
+    await stepped.turn(2)
     assert stepped.poller.failure is None
     assert script.assigned[TOPIC, 0] == wanted
     assert f"reading goes on at {wanted}" in caplog.text
@@ -364,6 +364,7 @@ async def test_what_came_with_an_error_of_range_stands_before_the_jump():
     await stepped.turn()
     polled = [Record(0), Record(1), failed(Code.OFFSET_OUT_OF_RANGE, offset=2), Record(0, partition=1)]
     stepped.poller.take(script, polled)
+    await stepped.turn()
     found = await stepped.subscription.pull(10, 1)
     assert [(one.partition, one.offset) for one in found] == [(0, 0), (0, 1), (1, 0)]
     tracker = stepped.subscription.stays[0].epoch.tracker

@@ -83,6 +83,22 @@ async def test_what_a_store_raises_of_its_own_is_tried_again():
     assert store.values == [2]
 
 
+@virtual_time
+async def test_a_call_that_is_cancelled_inside_of_a_store_is_tried_again():
+    """As a pool does that closes: nobody here cancelled anything, and the task that saves must live on."""
+    store = Store(saved=7)
+    store.errors = [asyncio.CancelledError()]
+    assert await checkpoints_of(store).load() == 7
+    async with saving(store) as (_, _, done):
+        store.errors = [asyncio.CancelledError()]
+        done(0, 1)
+        await asyncio.sleep(5)
+        assert store.values == [2]
+        done(2)
+        await asyncio.sleep(5)
+    assert store.values == [2, 3]
+
+
 @pytest.mark.parametrize("error", [StoreError("damaged"), ClosedError("the store was closed")])
 @virtual_time
 async def test_what_a_store_says_is_final_is_not_tried_again(error):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from headrace.core.errors import BrokerError, BrokerTimeoutError, ClosedError, HeadraceError, StoreError
 from headrace.flow.retry import RetryPolicy
@@ -17,6 +18,8 @@ from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.reading import KafkaPartitionOptions
 
 __all__ = ["Checkpoints", "Reconnecting", "passes"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("headrace.kafka")
 
@@ -33,6 +36,13 @@ def passes(error: BaseException) -> bool:
 def _store_passes(error: BaseException) -> bool:
     """As `OffsetStore` says: what a store of the user's raises is as a rule its database's, and not known here."""
     return passes(error) or not isinstance(error, HeadraceError)
+
+
+def _result_of(call: asyncio.Future[T]) -> T:
+    """Of a store's call. One that ends as if it had been cancelled, which nobody did here, has failed."""
+    if call.cancelled():
+        raise InterruptedError("the store's call was cancelled inside")
+    return call.result()
 
 
 class Checkpoints:
@@ -59,7 +69,12 @@ class Checkpoints:
         attempt = 0
         while True:
             try:
-                return self._checked(await self._store.load(self._topic, self._number))
+                loading = asyncio.ensure_future(self._store.load(self._topic, self._number))
+                try:
+                    await asyncio.wait([loading])
+                finally:
+                    loading.cancel()
+                return self._checked(_result_of(loading))
             except Exception as error:
                 if not _store_passes(error):
                     raise
@@ -138,7 +153,7 @@ class Checkpoints:
         await asyncio.wait([saving])  # whoever is cancelled here leaves it on its way
         self._flying = None
         try:
-            saving.result()
+            _result_of(saving)
         except Exception as error:
             if not _store_passes(error):
                 raise

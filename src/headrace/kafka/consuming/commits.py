@@ -128,6 +128,10 @@ class Commits:
                 self._silent = True
                 raise failed or BrokerTimeoutError(f"the coordinator confirmed no commit within {patience:g} s")
 
+    def longest(self, timeout: float) -> float:
+        """How long `settled` takes at the most; with some slack, as it is to say first what is the matter."""
+        return timeout + self._balancing + _SOON
+
     def _patience(self, timeout: float) -> float:
         """The driver sends a commit behind the join it waits for, and a broker answers a link's requests in order.
 

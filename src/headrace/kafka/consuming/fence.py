@@ -28,6 +28,11 @@ class Fence:
         self._longest = float("inf") if session is None else session / 2
         self.begin()
 
+    @property
+    def longest(self) -> float:
+        """Seconds of a standstill that is none."""
+        return self._longest
+
     def begin(self) -> None:
         """There is something to lose from now on. The driver's thread."""
         self._seen = self._from = now = self._now()

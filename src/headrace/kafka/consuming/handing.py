@@ -52,6 +52,7 @@ class Handing:
                 runs.popleft()
                 if run.end is not None and run.partition.live:
                     self._go_on(run, run.end)
+                    self._look_at_span(run.partition, poller)
         poller.wake()
 
     def _go_on(self, run: Run, end: int) -> None:

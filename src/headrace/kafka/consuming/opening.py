@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,13 +12,14 @@ from typing import Any
 from headrace.core.broker import Start, StartKind
 from headrace.core.clock import Clock
 from headrace.core.delivery import Position
-from headrace.core.errors import ClosedError
+from headrace.core.errors import BrokerTimeoutError, ClosedError
 from headrace.kafka import driver
 from headrace.kafka.consuming.checkpoints import Checkpoints, Reconnecting
 from headrace.kafka.consuming.handing import Handing
 from headrace.kafka.consuming.listener import Listener
+from headrace.kafka.consuming.outofrange import OutOfRange
 from headrace.kafka.consuming.places import Key, place
-from headrace.kafka.consuming.plans import FixedPlan, GroupPlan, OutOfRange
+from headrace.kafka.consuming.plans import FixedPlan, GroupPlan
 from headrace.kafka.consuming.poller import Plan, Poller
 from headrace.kafka.consuming.positions import Positions
 from headrace.kafka.consuming.subscription import KafkaSubscription
@@ -209,8 +211,14 @@ async def _confirm(poller: Poller, *, grouped: bool) -> None:
     def settle(consumer: Any) -> None:
         poller.commits.settled(consumer, _CONFIRM, lambda one: poller.take(consumer, [one]), turn)
 
+    longest = poller.commits.longest(_CONFIRM)
     try:
-        await poller.call(settle)
+        async with asyncio.timeout(longest) as time_out:
+            await poller.call(settle)
+    except TimeoutError as error:
+        if not time_out.expired():
+            raise
+        raise BrokerTimeoutError(f"the brokers did not answer within {longest:g} s: nothing is confirmed") from error
     finally:
         given_up.set()
 

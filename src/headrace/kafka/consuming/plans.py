@@ -7,19 +7,19 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from headrace.core.errors import ClosedError
 from headrace.kafka import driver
 from headrace.kafka.codes import MEMBERSHIP, Code
 from headrace.kafka.consuming.beyond import read
-from headrace.kafka.consuming.partition import Partition, Run
+from headrace.kafka.consuming.outofrange import OutOfRange
+from headrace.kafka.consuming.partition import Partition
 from headrace.kafka.consuming.places import Key, ends, place
 from headrace.kafka.consuming.poller import Poller
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownGroupError, UnknownTopicError
-from headrace.kafka.reading import KafkaReadOptions, KafkaSubscribeOptions
+from headrace.kafka.errors import UnknownGroupError, UnknownTopicError
 
-__all__ = ["FixedPlan", "GroupPlan", "OutOfRange"]
+__all__ = ["FixedPlan", "GroupPlan"]
 
 _log = logging.getLogger("headrace.kafka")
-_ASK = 5.0
 _AGAIN = 0.2
 _MOST_BEYOND = 100_000
 """Finished offsets beyond a committed one that are believed: more than any member holds is nonsense."""
@@ -32,72 +32,6 @@ _FAREWELL = 5.0
 _TICK = 0.05
 _NOT_THERE = frozenset({Code.UNKNOWN_TOPIC_OR_PART, Code.LOCAL_UNKNOWN_TOPIC, Code.LOCAL_UNKNOWN_PARTITION})
 _SIGN = 0.5
-
-
-class OutOfRange:
-    """What is done about a position that the broker has no record at any more; and about all other errors."""
-
-    def __init__(self, options: KafkaReadOptions) -> None:
-        self._policy = options.on_out_of_range
-        self._eager = (
-            isinstance(options, KafkaSubscribeOptions)
-            and options.group is not None
-            and options.group_protocol == "eager"
-        )
-
-    def __call__(self, poller: Poller, consumer: Any, record: Any) -> None:
-        """Go on elsewhere, aloud, or raise; what passes by itself is only logged."""
-        error = driver.translated(record.error())
-        if isinstance(error, OffsetOutOfRangeError):
-            self._jump(poller, consumer, record, error)
-        elif ends(error):
-            raise error
-        else:
-            _log.warning("%s/%s: %s", record.topic(), record.partition(), error)
-
-    def _jump(self, poller: Poller, consumer: Any, record: Any, error: KafkaError) -> None:
-        stay = poller.stays.get((record.topic(), record.partition()))
-        if stay is None:
-            return  # it came with the end of its stay
-        if self._policy == "stop":
-            raise error
-        low, high = self._ends(poller, consumer, stay)
-        target = low if self._policy == "earliest" else high
-        asked = record.offset()
-        if asked is not None and target < asked:  # the log was cut: what was read and is not finished comes again
-            target = max(low, min(target, stay.unfinished_from()))
-        _log.warning("%s: position %s is out of range, reading goes on at %s", stay.source, stay.position, target)
-        behind_all_that_came = Run(stay, [], poller.now_ns(), end=target, jumped=True)
-        poller.tell(poller.listener.arrived, [behind_all_that_came])
-        self._read_on(consumer, stay, target)
-        poller.pause_again(consumer)
-
-    def _ends(self, poller: Poller, consumer: Any, stay: Partition) -> tuple[int, int]:
-        while True:
-            try:
-                low, high = consumer.get_watermark_offsets(place(*stay.key), timeout=_ASK)
-            except driver.KafkaException as raised:
-                failure = driver.translated(raised)
-                if ends(failure) or not failure.retriable or poller.closing:
-                    raise failure from raised
-            else:
-                return low, high
-            poller.rest(_AGAIN)
-
-    def _read_on(self, consumer: Any, stay: Partition, target: int) -> None:
-        """Assign it anew: the driver has given its place up, and refuses a seek."""
-        if self._eager:  # the driver takes a whole assignment only
-            begun = {(each.topic, each.partition): each.offset for each in consumer.assignment()}
-            read = {
-                (each.topic, each.partition): each.offset for each in consumer.position([place(*key) for key in begun])
-            }
-            places = begun | {key: offset for key, offset in read.items() if offset >= 0}
-            places[stay.key] = target
-            consumer.assign([place(*key, offset) for key, offset in places.items()])
-        else:
-            there = place(*stay.key, target)
-            consumer.incremental_unassign([there])
-            consumer.incremental_assign([there])
 
 
 class GroupPlan:
@@ -146,6 +80,8 @@ class GroupPlan:
         known = {
             each.topic for each in self._committed(consumer, [place(*key) for key in self._starts]) if each.offset >= 0
         }
+        if poller.leaving:
+            raise ClosedError("the subscription was closed")
         self._fresh = set(self._topics) - known
         if self._fresh and not self._create:
             missing = ", ".join(sorted(self._fresh))
@@ -218,7 +154,7 @@ class GroupPlan:
         """Partitions come. Their committed offsets are read until the answer is there: none is never guessed."""
         self._joined = True
         places = self._placed(consumer, given)
-        if self._poller.closing:  # taken only to be given back; unanswered, the driver would never end
+        if self._poller.leaving:  # taken only to be given back; unanswered, the driver would never end
             self._answer(consumer, given)
             return
         self._answer(consumer, places)
@@ -286,9 +222,9 @@ class GroupPlan:
 
     def _committed(self, consumer: Any, given: list[Any]) -> list[Any]:
         troubled = False
-        while not self._poller.closing:
+        while not self._poller.leaving:
             try:
-                answered = consumer.committed(given, timeout=_ASK)
+                answered = consumer.committed(given, timeout=self._poller.asking)
                 error = next((each.error for each in answered if each.error is not None), None)
                 if error is None:
                     return list(answered)
@@ -306,7 +242,7 @@ class GroupPlan:
     def _store(self, consumer: Any, places: list[Any]) -> bool:
         """Commit where the group begins. False: others are in it, and this is not the time."""
         end = self._poller.now() + _HEARD_OF
-        while not self._poller.closing:
+        while not self._poller.leaving:
             try:
                 answered = consumer.commit(offsets=places, asynchronous=False)
                 error = next((each.error for each in answered if each.error is not None), None)

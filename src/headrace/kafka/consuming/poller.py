@@ -15,6 +15,7 @@ from headrace.core.errors import ClosedError
 from headrace.kafka import driver
 from headrace.kafka.codes import Code
 from headrace.kafka.consuming.alike import alike
+from headrace.kafka.consuming.answers import Ended, give
 from headrace.kafka.consuming.commits import Commits, Stays
 from headrace.kafka.consuming.fence import Fence
 from headrace.kafka.consuming.listener import Listener
@@ -31,6 +32,7 @@ _TICK = 0.05
 """Seconds of one poll: longest wait for whoever asks something of the thread."""
 _MOST = 500
 _LEAVING = 10.0
+_ASK = 5.0
 _PATIENCE = 1.0
 """Seconds of not asking before partitions are paused: a pause throws away what the driver has fetched ahead."""
 
@@ -79,7 +81,7 @@ class Poller:
         self.stays: Stays = {}
         self.listener = listener
         self.commits = Commits(self.stays, commit_interval, clock.monotonic, self.fail, session=session or 0.0)
-        self._ending = threading.Event()
+        self._ending, self._leaving = threading.Event(), threading.Event()
         self.failure: BaseException | None = None
         """What ends the thread at its next turn."""
         self._make = make
@@ -106,9 +108,9 @@ class Poller:
         self._thread = threading.Thread(target=self._live, name="headrace-kafka-poll", daemon=True)
 
     @property
-    def closing(self) -> bool:
-        """Whether the thread is to end."""
-        return self._ending.is_set()
+    def leaving(self) -> bool:
+        """Whether nothing that brokers have to answer first is waited for any more, but the last commit."""
+        return self._leaving.is_set()
 
     # -- on the loop ---------------------------------------------------------------------------------------------------
 
@@ -126,6 +128,11 @@ class Poller:
         self._stopped = True
         self._wanted.set()
 
+    def leave(self) -> None:
+        """It is to end soon: what waits for brokers gives up, so that the thread can be asked for the last things."""
+        self._leaving.set()
+        self._wanted.set()
+
     async def call(self, work: Callable[[Any], T]) -> T:
         """Have the thread do it, between two polls. ``ClosedError`` once it has ended."""
         future: asyncio.Future[T] = self.loop.create_future()
@@ -134,9 +141,9 @@ class Poller:
             try:
                 result = work(consumer)
             except BaseException as error:  # noqa: BLE001  (it is raised where it was asked for)
-                self.tell(_give, future, None, error)
+                self.tell(give, future, None, error)
             else:
-                self.tell(_give, future, result, None)
+                self.tell(give, future, result, None)
 
         if self._over.is_set():
             raise ClosedError("the subscription has ended")
@@ -152,7 +159,7 @@ class Poller:
     async def join(self) -> None:
         """End the thread; what is finished was committed before. Twice is fine."""
         self._ending.set()
-        self._wanted.set()
+        self.leave()
         await self.ended()
 
     async def ended(self) -> None:
@@ -176,7 +183,7 @@ class Poller:
         self._over.set()
         while self._work:
             with suppress(ClosedError):  # of what nobody waits for
-                self._work.popleft()(_Ended())
+                self._work.popleft()(Ended())
 
     # -- on the thread -------------------------------------------------------------------------------------------------
 
@@ -197,7 +204,17 @@ class Poller:
     def rest(self, seconds: float) -> None:
         """Wait, and show that it lives; not for somebody who wants it to end."""
         self.fence.alive()
-        self._ending.wait(seconds)
+        self._leaving.wait(seconds)
+
+    @property
+    def asking(self) -> float:
+        """Seconds that one question to the brokers may take: often enough it shows that it lives."""
+        return min(_ASK, self.fence.longest / 3)
+
+    def hear(self, consumer: Any) -> None:
+        """What the driver has to say by now: rebalances, and records."""
+        while (record := consumer.poll(0)) is not None:
+            self.take(consumer, [record])
 
     def keep(self, stays: Sequence[Partition]) -> None:
         """They are ours from now on."""
@@ -243,9 +260,9 @@ class Poller:
         try:
             consumer = self._consumer = self._make(self._troubled, self.commits.answered)
             self._plan.begin(self, consumer)
-            self.tell(_give, self._begun, None, None)
+            self.tell(give, self._begun, None, None)
             self.fence.begin()
-            while not self.closing and self.failure is None and not self.loop.is_closed():
+            while not self._ending.is_set() and self.failure is None and not self.loop.is_closed():
                 self._turn(consumer)
         except BaseException as error:  # noqa: BLE001  (told to the loop, whatever it is)
             self.fail(driver.translated(error) if isinstance(error, driver.KafkaException) else error)
@@ -379,19 +396,3 @@ class Poller:
                 end()
             except (driver.KafkaException, RuntimeError) as error:
                 _log.warning("the consumer did not close well: %s", error)
-
-
-class _Ended:
-    """In place of a consumer that is closed: whatever is asked of it fails."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise ClosedError("the subscription has ended")
-
-
-def _give(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)

@@ -61,6 +61,7 @@ class KafkaSubscription:
         self.held_back = False
         """Whether nothing is handed out for the moment: what is finished cannot be saved."""
         self._pulling = self._stopped = self._closed = False
+        self._left = asyncio.Event()
         self._demand = 0
         self._pid = os.getpid()
 
@@ -105,7 +106,7 @@ class KafkaSubscription:
         if self.poller.fence.holds():
             partition.started.add(held)
             return True
-        if delivery.settlement.outcome is None:
+        if delivery.settlement.outcome is None or type(delivery.settlement.outcome) is Nak:  # its judge keeps that one
             delivery.settlement.outcome = RELEASE
             self.settle(delivery, RELEASE)
         return False
@@ -182,10 +183,12 @@ class KafkaSubscription:
         if os.getpid() != self._pid:
             return
         if self._closed:
+            await self._left.wait()
             await self.poller.ended()
             return
         self._closed = True
         self.poller.patient = False
+        self.poller.leave()
         for stay in self.stays:
             stay.live = False
             stay.quiet()
@@ -200,6 +203,7 @@ class KafkaSubscription:
             finally:
                 for stay in self.stays:
                     stay.ended()
+                self._left.set()
 
     def attach(self, poller: Poller) -> None:
         """Read by this one from here on."""
