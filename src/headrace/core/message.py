@@ -6,7 +6,7 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import field
@@ -54,9 +54,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is sent. Immutable: a retry always sees the same bytes.
 
     Nothing is checked here (received data must never kill a pull); `check_message` does it where user code hands
-    a message over. ``time_ns`` is the sender's time in nanoseconds since 1970, not the broker's.
+    a message over. ``time_ns`` is the sender's time in nanoseconds since 1970, not the broker's. ``has_body`` is False
+    for an engine's own kind of message without any: its ``body`` is empty, and no codec of bodies touches it.
     """
 
+    has_body: ClassVar[bool] = True
     topic: str
     body: bytes
     key: bytes | None = None

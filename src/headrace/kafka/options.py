@@ -41,6 +41,7 @@ _OWNED = {
     "acks",
     "auto.offset.reset",
     "bootstrap.servers",
+    "client.id",
     "delivery.report.only.error",  # a success without a report would leave its caller waiting
     "delivery.timeout.ms",
     "enable.auto.commit",
@@ -50,6 +51,7 @@ _OWNED = {
     "isolation.level",
     "log.queue",
     "logger",
+    "max.poll.interval.ms",
     "message.timeout.ms",
     "metadata.broker.list",
     "on_commit",
@@ -57,6 +59,7 @@ _OWNED = {
     "opaque",
     "partition.assignment.strategy",
     "request.required.acks",
+    "session.timeout.ms",
     "transactional.id",
 }
 """What headrace itself decides, under every name that the driver has for it (and `group.*`, callbacks, secrets)."""

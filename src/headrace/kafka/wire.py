@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from operator import methodcaller
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from headrace.core.errors import UsageError
 from headrace.core.headers import NO_HEADERS, Headers, Value, value_of_bytes
@@ -31,6 +31,7 @@ _LAST_MS = 253_402_300_799_999
 class Tombstone(Message, frozen=True, kw_only=True, gc=False):
     """A record with a null value: on a compacted topic its key is deleted. ``body`` is ``b""``, whatever is given."""
 
+    has_body: ClassVar[bool] = False
     body: bytes = b""
 
 

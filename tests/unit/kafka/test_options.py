@@ -114,13 +114,19 @@ def test_a_wrong_option_is_named(field, value):
         "sasl.password", "ssl.key.password", "ssl.keystore.password", "ssl.key.pem", "ssl_key",
         "sasl.oauthbearer.client.secret", "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.oauthbearer.assertion.private.key.passphrase", "sasl.oauthbearer.assertion.private.key.pem",
-        "sasl.oauthbearer.config", "delivery.report.only.error",
+        "sasl.oauthbearer.config", "delivery.report.only.error", "client.id", "session.timeout.ms",
+        "max.poll.interval.ms",
     ],
 )  # fmt: skip
 def test_what_headrace_owns_is_refused(name):
     with pytest.raises(ConfigError, match=name) as caught:
         KafkaOptions(driver_options={name: SECRET})
     assert SECRET not in shown(caught.value)
+
+
+def test_what_has_no_field_is_taken():
+    given = {"heartbeat.interval.ms": 300, "statistics.interval.ms": 0}
+    assert KafkaOptions(driver_options=given).driver_options == given
 
 
 def test_the_callers_mapping_is_copied():

@@ -20,6 +20,8 @@ class Base64Encode(SendRewrite):
 
     def change(self, message: Message) -> Message:
         """The message with its body as base64. ``CodecError`` if it names a transfer encoding already."""
+        if not message.has_body:
+            return message
         if _HEADER in message.headers:
             raise CodecError(f"the message has a {_HEADER} already")
         return message.replace(body=base64.b64encode(message.body), headers=message.headers.add(_HEADER, _CODING))
@@ -31,7 +33,7 @@ class Base64Decode(ReceiveRewrite):
     def change(self, message: Message) -> Message:
         """The message as it was. Strict: ``CodecError`` for anything that `Base64Encode` does not write."""
         coding = message.headers.get(_HEADER)
-        if coding is None or coding.strip().lower() != _CODING:
+        if coding is None or coding.strip().lower() != _CODING or not message.has_body:
             return message
         try:
             body = base64.b64decode(message.body, validate=True)

@@ -35,7 +35,7 @@ class Compress(SendRewrite):
 
     def change(self, message: Message) -> Message:
         """The message compressed, or as it is."""
-        if len(message.body) < self._min_size:
+        if len(message.body) < self._min_size or not message.has_body:
             return message
         body = self._compress(message.body)
         if len(body) >= len(message.body):
@@ -63,7 +63,7 @@ class Decompress(ReceiveRewrite):
     def change(self, message: Message) -> Message:
         """The message with what is known of its codings undone."""
         values = message.headers.get_all(_HEADER)
-        if not values:
+        if not values or not message.has_body:
             return message
         codings = [coding.strip() for value in values for coding in value.split(",")]
         left, body = self._undo(codings, message.body)
