@@ -43,6 +43,7 @@ CASES = (
     Case("produce_async", 100_000, 100, wanted=">= 1 x AIOProducer, >= 1.3 x aiokafka"),
     Case("produce_async", 50_000, wanted=">= 1 x AIOProducer, >= 1.3 x aiokafka"),
     Case("produce_traced", 50_000, 100),
+    Case("produce_traced recorded", 50_000, 100),
     Case("produce_one", 300, 100),
     Case("produce_total", 300, 100),
 )

@@ -12,9 +12,25 @@ from headrace.flow.judge import BLOCK, DeadLetter, Ending, OnExhausted
 from headrace.flow.keyed import Ordering
 from headrace.flow.retry import RetryPolicy
 
-__all__ = ["check_policies", "check_target", "checked_options", "checked_topics", "covers", "has_wildcard"]
+__all__ = [
+    "capabilities_of",
+    "check_policies",
+    "check_target",
+    "checked_options",
+    "checked_topics",
+    "covers",
+    "has_wildcard",
+]
 
 _LEAST_HELD = 256
+
+
+def capabilities_of(broker: Broker) -> Capabilities:
+    """What it promises. ``ConfigError`` for what is no broker, an address for example."""
+    capabilities = getattr(broker, "capabilities", None)
+    if not isinstance(capabilities, Capabilities):
+        raise ConfigError(f"broker must be a Broker, got {broker!r}")
+    return capabilities
 
 
 def checked_topics(topics: str | Sequence[str], capabilities: Capabilities) -> tuple[str, ...]:

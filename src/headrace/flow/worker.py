@@ -17,7 +17,14 @@ from headrace.core.duration import Duration, seconds_of, seconds_or_none
 from headrace.core.errors import ClosedError, ConfigError, UsageError
 from headrace.flow.attempt import Attempts, Rules, Step
 from headrace.flow.burial import Burial
-from headrace.flow.checks import check_policies, check_target, checked_options, checked_topics, has_wildcard
+from headrace.flow.checks import (
+    capabilities_of,
+    check_policies,
+    check_target,
+    checked_options,
+    checked_topics,
+    has_wildcard,
+)
 from headrace.flow.compose import Middleware, compose
 from headrace.flow.drain import Drain
 from headrace.flow.events import Events
@@ -67,7 +74,7 @@ class Worker:
         codec: Codec[Any] | None = None,
         subscribe: SubscribeOptions = _NO_OPTIONS,
     ) -> None:
-        capabilities = broker.capabilities
+        capabilities = capabilities_of(broker)
         self._broker = broker
         self._topics = checked_topics(topics, capabilities)
         self._options = checked_options(subscribe, group, concurrency, capabilities)

@@ -63,7 +63,7 @@ class GroupPlan:
         self._static = static
         self._unnamed_after = protocol != "consumer"
         """Whether the driver forgets its member id as it leaves."""
-        self._joined = False
+        self._joined = self._subscribed = False
         self._drain_timeout = drain_timeout
         self._fresh: set[str] = set()
         """Topics that are new to the group and have no places yet."""
@@ -77,11 +77,10 @@ class GroupPlan:
         """Give a new group its places, then subscribe. ``UnknownGroupError``: there is none, and none is to be made."""
         self._poller = poller
         self._next = poller.now() + _TOPICS_EVERY
-        known = {
-            each.topic for each in self._committed(consumer, [place(*key) for key in self._starts]) if each.offset >= 0
-        }
-        if poller.leaving:
-            raise ClosedError("the subscription was closed")
+        asked = self._committed(consumer, [place(*key) for key in self._starts])
+        if poller.leaving or poller.failure is not None:
+            raise poller.failure or ClosedError("the subscription was closed")
+        known = {each.topic for each in asked if each.offset >= 0}
         self._fresh = set(self._topics) - known
         if self._fresh and not self._create:
             missing = ", ".join(sorted(self._fresh))
@@ -89,6 +88,7 @@ class GroupPlan:
         places = [place(*key, offset) for key, offset in self._starts.items() if key[0] in self._fresh]
         if places and self._store(consumer, places):
             self._fresh.clear()
+        self._subscribed = True
         consumer.subscribe(
             self._topics,
             on_assign=self._guarded(self._assign),
@@ -222,7 +222,7 @@ class GroupPlan:
 
     def _committed(self, consumer: Any, given: list[Any]) -> list[Any]:
         troubled = False
-        while not self._poller.leaving:
+        while not self._poller.leaving and self._poller.failure is None:
             try:
                 answered = consumer.committed(given, timeout=self._poller.asking)
                 error = next((each.error for each in answered if each.error is not None), None)
@@ -236,13 +236,19 @@ class GroupPlan:
             if not troubled:
                 troubled = True
                 _log.warning("the committed offsets could not be read, asked again: %s", failure)
+            self._listen(consumer)
             self._poller.rest(_AGAIN)
         return []
+
+    def _listen(self, consumer: Any) -> None:
+        """The driver tells of a refusal only to who polls; a callback may not, the driver would lose its way back."""
+        if not self._subscribed:
+            self._poller.hear(consumer)
 
     def _store(self, consumer: Any, places: list[Any]) -> bool:
         """Commit where the group begins. False: others are in it, and this is not the time."""
         end = self._poller.now() + _HEARD_OF
-        while not self._poller.leaving:
+        while not self._poller.leaving and self._poller.failure is None:
             try:
                 answered = consumer.commit(offsets=places, asynchronous=False)
                 error = next((each.error for each in answered if each.error is not None), None)
@@ -256,6 +262,7 @@ class GroupPlan:
             new = isinstance(failure, UnknownTopicError) and self._poller.now() < end
             if not new and (ends(failure) or not failure.retriable):
                 raise failure
+            self._listen(consumer)
             self._poller.rest(_AGAIN)
         return False
 
@@ -275,7 +282,7 @@ class FixedPlan:
         self._starts = dict(starts)
         self._added = added
         self._next = 0.0
-        self.trouble = out_of_range
+        self._trouble = out_of_range
 
     def begin(self, poller: Poller, consumer: Any) -> None:
         """Assign."""
@@ -297,6 +304,11 @@ class FixedPlan:
         if fresh:
             self._starts |= fresh
             self._assign(poller, consumer, fresh)
+
+    def trouble(self, poller: Poller, consumer: Any, record: Any) -> None:
+        """The driver asks for a coordinator even where there is no group: nobody needs to be allowed that."""
+        if record.error().code() != Code.GROUP_AUTHORIZATION_FAILED:
+            self._trouble(poller, consumer, record)
 
     def leave(self, poller: Poller, consumer: Any) -> None:
         """Nobody is told."""

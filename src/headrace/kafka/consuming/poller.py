@@ -387,7 +387,7 @@ class Poller:
     def _troubled(self, error: KafkaError) -> None:
         """The driver's word on its connections; it tries again by itself, but for what can never work."""
         self.commits.cut_off()
-        if ends(error):
+        if ends(error) and (self._plan.commits or error.code != Code.GROUP_AUTHORIZATION_FAILED):
             self.fail(error)
 
     def _close(self, consumer: Any) -> None:
