@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -21,7 +23,7 @@ from headrace.core.broker import (
 )
 from headrace.core.clock import Clock, current_clock
 from headrace.core.delivery import Position
-from headrace.core.errors import ClosedError, ConfigError, PublishError, UnsupportedError
+from headrace.core.errors import ClosedError, ConfigError, PublishError, UnsupportedError, UsageError
 from headrace.core.message import Message
 from headrace.kafka import driver
 from headrace.kafka.consuming.opening import Opening
@@ -63,7 +65,13 @@ class KafkaBroker:
         self.create = create
         self._servers = addresses(brokers)
         self._clock = clock
-        self._opened: Opening | None = None
+        self._opening: Opening | None = None
+        self._openers = 0
+        """Calls of `open` that wait for the answer."""
+        self._answered = False
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where it was opened."""
         self._sender: Sender | None = None
         self._subscriptions: set[KafkaSubscription] = set()
         self._closed = False
@@ -75,30 +83,40 @@ class KafkaBroker:
 
     # -- its life ----------------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """See that brokers answer. Open: nothing happens. ``ClosedError`` after `aclose`."""
-        if self._closed:
-            raise ClosedError("the broker was closed")
-        if self._opened is not None:
-            return
-        driver.require()
-        driver.check_names(self.options.driver_options)
-        clock = current_clock(self._clock)
-        log = DriverLog(clock)
-        topics = Topics(self._servers, self.options, log)
+    async def open(self) -> bool:
+        """See that brokers answer. Whether this call opened it: of several at once one, which should close it.
+
+        Open: nothing happens. ``ClosedError`` after `aclose`.
+        """
+        self._check()
+        if self._answered:
+            return False
+        if self._opening is None:
+            self._opening = self._begin()
+        topics = self._opening.topics
         try:
-            await topics.open()
+            await self._wait_open(topics)
+            self._check()
         except BaseException:
-            await topics.aclose()
+            if not self._openers and not self._answered:  # nobody else waits for it
+                self._opening = None
+                await topics.aclose()
             raise
-        self._opened = Opening(self._servers, self.options, topics, log, clock, self.create)
+        first, self._answered = not self._answered, True
+        return first
 
     async def aclose(self) -> None:
-        """End its subscriptions and what is being sent, all of it, whatever one of them raises. Twice is fine."""
+        """End its subscriptions and what is being sent, all of it, whatever one of them raises.
+
+        Twice is fine; in a forked child it does nothing.
+        """
+        if self._forked:
+            return
+        self._check_loop()
         self._closed = True
         async with AsyncExitStack() as stack:  # what it got last ends first
-            if self._opened is not None:
-                stack.push_async_callback(self._opened.topics.aclose)
+            if self._opening is not None:
+                stack.push_async_callback(self._opening.topics.aclose)
             if self._sender is not None:
                 stack.push_async_callback(self._sender.aclose)
             for subscription in self._subscriptions:
@@ -116,7 +134,7 @@ class KafkaBroker:
     @property
     def is_open(self) -> bool:
         """Whether it can be used now."""
-        return self._opened is not None and not self._closed
+        return self._answered and not self._closed
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -142,6 +160,7 @@ class KafkaBroker:
 
     def partitions(self) -> Sequence[PartitionStats]:
         """Every partition of its open subscriptions, as it stands now. No I/O."""
+        self._check_process()
         now = self.clock.now_ns()
         return [stats_of(each.group, stay, now) for each in self._subscriptions for stay in each.stays]
 
@@ -200,18 +219,53 @@ class KafkaBroker:
         self, opening: AbstractAsyncContextManager[KafkaSubscription]
     ) -> AsyncGenerator[KafkaSubscription, None]:
         async with opening as subscription:
+            self._check()  # it may have been closed meanwhile
             self._subscriptions.add(subscription)
             try:
                 yield subscription
             finally:
                 self._subscriptions.discard(subscription)
 
-    def _open(self) -> Opening:
+    def _begin(self) -> Opening:
+        driver.require()
+        driver.check_names(self.options.driver_options)
+        clock = current_clock(self._clock)
+        log = DriverLog(clock)
+        self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
+        return Opening(self._servers, self.options, Topics(self._servers, self.options, log), log, clock, self.create)
+
+    async def _wait_open(self, topics: Topics) -> None:
+        self._openers += 1
+        try:
+            await topics.open()
+        finally:
+            self._openers -= 1
+
+    @property
+    def _forked(self) -> bool:
+        """Whether another process opened it."""
+        return self._opening is not None and os.getpid() != self._pid
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise UsageError("the broker was opened before a fork: open one of its own in the child")
+
+    def _check(self) -> None:
+        self._check_process()
         if self._closed:
             raise ClosedError("the broker was closed")
-        if self._opened is None:
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        if self._opening is not None and asyncio.get_running_loop() is not self._loop:
+            raise UsageError("the broker was opened on another event loop: open one of its own there")
+
+    def _open(self) -> Opening:
+        self._check()
+        if self._opening is None or not self._answered:
             raise ClosedError("the broker is not open: use async with, or open()")
-        return self._opened
+        return self._opening
 
     def _sending(self) -> Sender:
         if self._sender is None:

@@ -23,8 +23,8 @@ class _Preset(Worker):
         super()._assemble(step, rules, events, timeout)
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        if isinstance(self._broker, KafkaBroker) and not self._broker.is_open:
-            await stack.enter_async_context(self._broker)
+        if isinstance(self._broker, KafkaBroker) and await self._broker.open():
+            stack.push_async_callback(self._broker.aclose)
         await super()._open(stack)
 
 

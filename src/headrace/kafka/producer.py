@@ -77,7 +77,6 @@ class Producer:
         self._closed = False
         self._sender: Sender | None = None
         self._pipeline: Pipeline | None = None
-        self._telling: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._hurry: asyncio.Future[None] | None = None
 
@@ -87,9 +86,10 @@ class Producer:
         """Open the broker if it is not open; it is closed with this producer then. ``ClosedError`` after `aclose`."""
         if self._closed:
             raise ClosedError("the producer was closed")
-        if not self._broker.is_open:
-            await self._broker.open()
-            self._owns = True
+        opened = await self._broker.open()
+        self._owns = self._owns or opened
+        if opened and self._closing is not None:  # which did not know of the broker
+            await self._broker.aclose()
         self._sending()
 
     async def __aenter__(self) -> Self:
@@ -110,7 +110,8 @@ class Producer:
                 if self._pipeline is not None:
                     await self._pipeline.flush()
                 await sender.flush()
-                await self._told()
+                if self._failures is not None:
+                    await self._failures.told()
         except TimeoutError as error:
             raise BrokerTimeoutError(f"not all messages have a result after {seconds:g} s") from error
 
@@ -165,7 +166,11 @@ class Producer:
         sender, message = self._sending(), self._own(message)
         if self._pipeline is not None:
             return cast("asyncio.Future[ProduceResult]", await self._pipeline.submit(message))
-        future = await sender.submit(message)
+        try:
+            future = await sender.submit(message)
+        except PublishError as error:
+            await self._ended(message, error)
+            raise
         if self._failures is not None:
             future.add_done_callback(lambda done: self._tell(message, done))
         return future
@@ -252,6 +257,8 @@ class Producer:
                     failures=self._failures,
                     places=self._places,
                 )
+        elif not self._broker.is_open:
+            raise ClosedError("the broker was closed")
         return self._sender
 
     def _own(self, message: Message) -> Message:
@@ -270,15 +277,8 @@ class Producer:
 
     def _tell(self, message: Message, future: asyncio.Future[ProduceResult]) -> None:
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, PublishError):
-            task = asyncio.get_running_loop().create_task(self._ended(message, error))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
-
-    async def _told(self) -> None:
-        await asyncio.sleep(0)  # callbacks of futures that just ended
-        if self._telling:
-            await asyncio.wait(set(self._telling))
+        if self._failures is not None and isinstance(error, PublishError):
+            self._failures.later(message, 1, error)
 
     async def _close(self, seconds: float | None) -> None:
         loop = asyncio.get_running_loop()
@@ -298,7 +298,8 @@ class Producer:
                 if self._sender is not None:
                     left = max(0.0, until - loop.time())
                     await self._sender.aclose(flush=seconds is not None and not late, timeout=left)
-                await self._told()
+                if self._failures is not None and self._hurry is not None:
+                    await self._failures.aclose(max(0.0, until - loop.time()), self._hurry)
             finally:
                 if self._owns:
                     await self._broker.aclose()

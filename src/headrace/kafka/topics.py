@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from headrace.core.broker import TopicOptions
 from headrace.core.duration import seconds_of
 from headrace.core.errors import ClosedError, ConfigError, UnsupportedError, UsageError
+from headrace.core.message import check_topic
 from headrace.kafka import driver
 from headrace.kafka.codes import Code
-from headrace.kafka.errors import AuthenticationError, KafkaError, UnknownTopicError
+from headrace.kafka.errors import AuthenticationError, AuthorizationError, KafkaError, UnknownTopicError, error_for
 from headrace.kafka.log import DriverLog
 from headrace.kafka.options import KafkaOptions
 
@@ -39,18 +40,18 @@ _TELLING = (Code.LOCAL_RESOLVE, Code.LOCAL_SSL, Code.LOCAL_TRANSPORT)
 
 
 def check_name(name: str) -> str:
-    """A topic's name as Kafka takes it: ``[A-Za-z0-9._-]{1,249}``, not ``.`` or ``..``. ``ConfigError`` if not."""
-    if not isinstance(name, str) or not _NAME.match(name) or name in {".", ".."}:
-        raise ConfigError(f"topic must be 1..249 of A-Z a-z 0-9 . _ -, and not . or .., got {name!a}")
-    return name
+    """A topic's name as Kafka and `check_topic` take it: dotted tokens, ``[A-Za-z0-9._-]{1,249}``. ``ConfigError``."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise ConfigError(f"topic must be 1..249 of A-Z a-z 0-9 . _ -, got {name!a}")
+    return check_topic(name)
 
 
 class Topics:
     """The topics of the brokers at `servers`, as far as somebody asked for them.
 
-    ``known``: names of those that exist and have leaders; looked up for each message, asked for once. The admin client
-    asks, never a producer: that one's question makes a topic where the server allows it. What several ask for at once
-    is asked once; a question goes on when who asked is cancelled.
+    ``known``: names of those that exist; looked up for each message. The admin client asks, never a
+    producer: that one's question makes a topic where the server allows it. What several ask for at once is asked once;
+    a question goes on when who asked is cancelled.
     """
 
     def __init__(self, servers: Sequence[str], options: KafkaOptions, log: DriverLog | None = None) -> None:
@@ -63,8 +64,9 @@ class Topics:
         self._pid = os.getpid()
         self._errors: list[KafkaError] = []
         """Error events of the admin client since the last question."""
-        self._partitions: dict[str, int] = {}
         self._asking: dict[object, asyncio.Task[Any]] = {}
+        self._waiters: set[asyncio.Future[None]] = set()
+        """Of `answer`. The driver never answers what is under way when its client goes."""
 
     @property
     def admin(self) -> Any:
@@ -80,7 +82,7 @@ class Topics:
         """
         if self._closed:
             raise ClosedError("the broker was closed")
-        if self._admin is None:
+        if self._admin is None or "open" in self._asking:
             await self._once("open", self._open)
 
     async def aclose(self) -> None:
@@ -93,23 +95,21 @@ class Topics:
             task.cancel()
         if asking:
             await asyncio.wait(asking)
-        holder, self._admin = [self._admin], None
-        if holder[0] is not None:
-            await asyncio.to_thread(holder.clear)  # its end waits for threads of the driver
+        for waiter in self._waiters:
+            _resolve(waiter)
+        await self._drop()
 
     # -- asking -------------------------------------------------------------------------------------------------
 
     async def ensure(self, names: Iterable[str], *, create: bool = True) -> None:
-        """All of them exist and have leaders afterwards, or it raises.
+        """All of them exist afterwards, or it raises. `known` ones are asked for too: one may be gone.
 
+        One that was made has leaders; one that was there may wait for some, as do those who send to it and read it.
         ``UnknownTopicError`` for a missing one without `create`; ``ConfigError`` for a name that Kafka does not take,
-        or that collides with another's. What is `known` is not asked for again.
+        or that collides with another's; ``AuthorizationError`` for one that we may not see.
         """
-        missing = [name for name in names if name not in self.known]
-        if not missing:
-            return
         self._check()
-        for name in dict.fromkeys(missing):
+        for name in dict.fromkeys(names):
             check_name(name)
             await self._once((name, create), partial(self._ensure, name, create=create))
 
@@ -129,7 +129,6 @@ class Topics:
     def forget(self, name: str) -> None:
         """Ask for it anew next time."""
         self.known.discard(name)
-        self._partitions.pop(name, None)
 
     async def partitions(self, name: str) -> int:
         """How many it has now. ``UnknownTopicError``."""
@@ -142,7 +141,11 @@ class Topics:
         return await self._once("metadata", self._metadata)
 
     async def answer(self, future: Any) -> Any:
-        """What a future of the admin client comes to. ``KafkaError``. Cancelling it does not disturb the driver."""
+        """What a future of the admin client comes to. ``KafkaError``; ``ClosedError`` once this is closed.
+
+        Cancelling it does not disturb the driver.
+        """
+        self._check()
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
 
@@ -151,7 +154,13 @@ class Topics:
                 loop.call_soon_threadsafe(_resolve, waiter)
 
         future.add_done_callback(done)
-        await waiter
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+        if not future.done():
+            raise ClosedError("the broker was closed")
         error = future.exception()
         if error is not None:
             raise driver.translated(error) from error
@@ -188,24 +197,32 @@ class Topics:
     async def _open(self) -> None:
         driver.require()
         config = driver.admin_config(self._servers, self._options)
-        made = await asyncio.to_thread(driver.admin, config, self._log, self._errors.append)
+        config["allow.auto.create.topics"] = False  # else it is made by a question for it by name
         try:
-            self._admin = made
+            await asyncio.to_thread(self._make, config)
             await self._metadata()
         except BaseException:
-            self._admin = None
-            holder = [made]
-            del made
-            await asyncio.shield(asyncio.to_thread(holder.clear))
+            await self._drop()
             raise
 
-    async def _metadata(self) -> Any:
+    def _make(self, config: driver.Config) -> None:
+        """On a thread, which whoever closes does not wait for."""
+        self._admin = driver.admin(config, self._log, self._errors.append)
+        if self._closed:
+            self._admin = None
+
+    async def _drop(self) -> None:
+        holder, self._admin = [self._admin], None
+        if holder[0] is not None:
+            await asyncio.shield(asyncio.to_thread(holder.clear))  # its end waits for threads of the driver
+
+    async def _metadata(self, name: str | None = None) -> Any:
         loop = asyncio.get_running_loop()
         until = loop.time() + _PATIENCE
         self._errors.clear()
         while True:
             try:
-                return await asyncio.to_thread(_listing, self._admin)
+                return await asyncio.to_thread(self._listing, name)
             except Exception as error:
                 failure = driver.translated(error)
                 refused = next((event for event in self._errors if isinstance(event, AuthenticationError)), None)
@@ -214,17 +231,34 @@ class Topics:
                 if not failure.retriable or loop.time() + _SLICE > until:
                     raise self._best(failure) from error
 
+    def _listing(self, name: str | None) -> Any:
+        admin = self._admin
+        try:
+            return admin.list_topics(name, timeout=_SLICE)
+        except Exception as error:  # noqa: BLE001  (whatever the driver raises)
+            raise error.with_traceback(None) from None  # whoever keeps it would keep the client with its frames
+        finally:
+            admin.poll(0)  # serves error events and the log: a refused login is told nowhere else
+            del admin
+
     def _best(self, failure: KafkaError) -> KafkaError:
         """Of what went wrong, what tells most."""
         by_code = {event.code: event for event in self._errors}
         return next((by_code[code] for code in _TELLING if code in by_code), failure)
 
     async def _ensure(self, name: str, *, create: bool) -> None:
-        found = (await self.metadata()).topics.get(name)
-        if found is None or (found.error is not None and isinstance(driver.translated(found.error), UnknownTopicError)):
+        found = (await self._metadata(name)).topics.get(name)  # among all topics, one that we may not see is missing
+        error = None if found is None or found.error is None else driver.translated(found.error)
+        if isinstance(error, AuthorizationError):
+            raise error_for(error.code, error.name, f"topic {name!r} may not be seen")
+        if found is None or isinstance(error, UnknownTopicError):
+            self.forget(name)
             if not create:
                 raise UnknownTopicError(f"there is no topic {name!r}, and create is False")
             await self._create(name, _DEFAULT)
+        elif error is None and found.partitions:  # one without a leader is the driver's to wait for
+            self.known.add(name)
+            return
         await self._leaders(name)
 
     async def _create(self, name: str, options: TopicOptions) -> bool:
@@ -270,11 +304,11 @@ class Topics:
         while True:
             topic = (await self.metadata()).topics.get(name)
             if topic is not None and topic.partitions and all(one.leader >= 0 for one in topic.partitions.values()):
-                self._partitions[name] = len(topic.partitions)
                 self.known.add(name)
                 return
             if loop.time() > until:
-                raise UnknownTopicError(f"topic {name!r} has no leader for all its partitions after {_LEADERS:g} s")
+                text = f"topic {name!r} has no leader for all its partitions after {_LEADERS:g} s"
+                raise error_for(Code.LEADER_NOT_AVAILABLE, Code.LEADER_NOT_AVAILABLE.name, text)
             await asyncio.sleep(_AGAIN)
 
     def _described(self, name: str, metadata: Any) -> Any:
@@ -295,13 +329,6 @@ def _settings(options: TopicOptions) -> dict[str, int]:
     if options.max_bytes is not None:
         settings["retention.bytes"] = options.max_bytes
     return settings
-
-
-def _listing(admin: Any) -> Any:
-    try:
-        return admin.list_topics(timeout=_SLICE)
-    finally:
-        admin.poll(0)  # serves error events and the log: a refused login is told nowhere else
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

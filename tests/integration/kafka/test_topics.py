@@ -7,13 +7,14 @@ from itertools import count
 
 import pytest
 
-from headrace.core.broker import TopicOptions
+from headrace.core.broker import Start, TopicOptions
 from headrace.core.errors import ConfigError, Fault, PublishError
 from headrace.core.message import Message
 from headrace.kafka.broker import KafkaBroker
-from headrace.kafka.errors import AuthenticationError, UnknownTopicError
+from headrace.kafka.errors import AuthenticationError, AuthorizationError, UnknownTopicError
 from headrace.kafka.options import KafkaOptions, KafkaSecurity
 from headrace.kafka.producer import Producer
+from headrace.kafka.reading import KafkaSubscribeOptions
 from headrace.testing.kafka import KafkaServer, Sasl
 from headrace.testing.plugin import kafka_installed, kafka_server  # noqa: F401  (pytest finds them here)
 
@@ -125,6 +126,72 @@ def test_vanished_topic_is_asked_for_anew(kafka_server):  # noqa: F811
             assert results[0].offset == 0
 
     run(story())
+
+
+def test_a_topic_that_was_deleted_is_made_again_for_who_subscribes(kafka_server):  # noqa: F811
+    """A supervisor starts its worker anew, on the same broker."""
+
+    async def story():
+        async with opened(kafka_server) as broker:
+            name = new_name("deleted")
+            options = KafkaSubscribeOptions(group=new_name("group"), start=Start.all())
+            await broker.publish(Message(topic=name, body=b"old"))
+            await broker.topics.answer(broker.topics.admin.delete_topics([name])[name])
+            while name in (await broker.topics.metadata()).topics:
+                await asyncio.sleep(0.05)
+            assert name in broker.topics.known
+            async with broker.subscribe(name, options) as subscription, Producer(broker) as producer:
+                await producer.produce(Message(topic=name, body=b"new"))
+                assert [each.message.body for each in await subscription.pull(1, 20)] == [b"new"]
+
+    run(story())
+
+
+def test_a_topic_that_may_not_be_seen_is_no_unknown_one(kafka_installed):  # noqa: F811
+    """Brokers tell of it only who asks by its name."""
+    acls = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:root;User:ANONYMOUS",
+    }
+
+    def login(name):
+        return KafkaOptions(
+            security=KafkaSecurity(
+                protocol="sasl_plaintext", mechanism="SCRAM-SHA-256", username=name, password=f"{name}1"
+            )
+        )
+
+    async def story(server):
+        async with KafkaBroker(server.bootstrap, options=login("root")) as broker:
+            await broker.declare("secret")
+        for create in (False, True):
+            async with KafkaBroker(server.bootstrap, options=login("ann"), create=create) as broker:
+                with pytest.raises(PublishError, match="'secret'") as raised:
+                    await broker.publish(Message(topic="secret", body=b"x"))
+                assert raised.value.fault is Fault.REJECTED
+                assert isinstance(raised.value.__cause__, AuthorizationError)
+                with pytest.raises(AuthorizationError, match="'secret'"):
+                    async with broker.subscribe("secret", KafkaSubscribeOptions(group="g")):
+                        pass
+
+    with KafkaServer(sasl=Sasl(users={"root": "root1", "ann": "ann1"}), config=acls, libs=kafka_installed) as server:
+        run(story(server))
+
+
+def test_asking_makes_no_topic(kafka_installed):  # noqa: F811
+    """Where the server makes what a producer asks for, too."""
+
+    async def story(server):
+        async with KafkaBroker(server.bootstrap, create=False) as broker:
+            for _ in range(2):
+                with pytest.raises(UnknownTopicError):
+                    async with broker.subscribe("missing", KafkaSubscribeOptions(group="g")):
+                        pass
+                await asyncio.sleep(0.5)
+            assert "missing" not in (await broker.topics.metadata()).topics
+
+    with KafkaServer(config={"auto.create.topics.enable": "true"}, libs=kafka_installed) as server:
+        run(story(server))
 
 
 def test_auth_error_reaches_user():

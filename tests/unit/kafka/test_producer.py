@@ -405,23 +405,86 @@ def test_failing_middleware(mock):
     asyncio.run(main())
 
 
-def test_driver_failures_are_told(mock):
+async def passing(item, call_next):
+    return await call_next(item)
+
+
+async def sent(producer, method, one):
+    """By this method; the error of the one that fails."""
+    if method == "produce_many":
+        results = await producer.produce_many([message(), one, message()])
+        assert [type(result) for result in results[::2]] == [ProduceResult, ProduceResult]
+        return results[1]
+    with pytest.raises(PublishError) as raised:
+        if method == "produce_async":
+            await (await producer.produce_async(one))
+        elif method == "produce_batch":
+            await producer.produce_batch([message(), one, message()])
+        else:
+            await producer.produce(one)
+    return raised.value.__cause__ if method == "produce_batch" else raised.value
+
+
+METHODS = ["produce", "produce_async", "produce_many", "produce_batch"]
+END = [FailureStage.RETRY, FailureStage.EXHAUSTED, FailureStage.STOP]
+
+
+class Same(SendRewrite):
+    def change(self, message):
+        return message
+
+
+CHAINS = {"plain": [], "one by one": [passing], "as a whole": [Same()]}
+
+
+@pytest.mark.parametrize("ordering", [Ordering.KEY, Ordering.TOTAL])
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("method", METHODS)
+def test_driver_failures_are_told(mock, method, chain, ordering):
+    """Refused before the driver, by the driver and by the broker: the same three events of each."""
+
     async def main():
         events = []
-        async with producing(mock, {"max_message_bytes": 1000}, on_failure=events.append) as producer:
-            big = message().replace(body=b"x" * 2000)
-            with pytest.raises(PublishError):
-                await producer.produce(big)
-            results = await producer.produce_many([message(), big])
-            assert isinstance(results[0], ProduceResult)
-            mock.push_errors(Api.PRODUCE, 87)  # INVALID_RECORD
-            future = await producer.produce_async(message())
-            with pytest.raises(PublishError) as raised:
-                await future
-            assert raised.value.fault is Fault.REJECTED
-            await producer.flush(5)
-            assert len(events) == 9
-            assert not any(event.will_retry for event in events)
+        settings = {"middleware": CHAINS[chain], "on_failure": events.append, "ordering": ordering}
+        limits = {"max_message_bytes": 1000, "linger": 0}
+        async with producing(mock, limits, **settings) as producer:
+            await producer.produce(message())
+            for one in (message().replace(body=b"x" * 2000), message(topic="nowhere")):
+                error = await sent(producer, method, one)
+                await producer.flush(5)
+                assert error.fault is Fault.REJECTED
+                assert [(event.stage, event.will_retry, event.attempt) for event in events] == [
+                    (stage, False, 1) for stage in END
+                ]
+                assert {event.message for event in events} == {one}
+                assert all(event.error is error for event in events)
+                events.clear()
+            if method in {"produce", "produce_async"}:
+                mock.push_errors(Api.PRODUCE, 87)  # INVALID_RECORD
+                await sent(producer, method, message())
+                await producer.flush(5)
+                assert [event.stage for event in events] == END
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_what_is_interrupted_is_told(mock, chain):
+    async def main():
+        events = []
+        async with producing(mock, middleware=CHAINS[chain], on_failure=events.append) as producer:
+            await producer.produce(message())
+            mock.down()
+            futures = [await producer.produce_async(message(number)) for number in range(3)]
+            many = asyncio.ensure_future(producer.produce_many([message(3), message(4)]))
+            await asyncio.sleep(0.05)
+            await producer.aclose(flush=False)
+            for future in futures:
+                with pytest.raises(PublishInterruptedError):
+                    await future
+            assert all(isinstance(result, PublishInterruptedError) for result in await many)
+            assert [event.stage for event in events if event.message.body == b"2"] == END
+            assert len(events) == 15
 
     asyncio.run(main())
 

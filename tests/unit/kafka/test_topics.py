@@ -10,8 +10,10 @@ import pytest
 from headrace.core.broker import TopicOptions
 from headrace.core.errors import ClosedError, ConfigError, UnsupportedError
 from headrace.kafka.codes import Code
-from headrace.kafka.errors import KafkaError, UnknownTopicError
+from headrace.kafka.errors import AuthorizationError, KafkaError, UnknownTopicError
 from headrace.kafka.options import KafkaOptions
+from headrace.kafka.sending.lane import Lane
+from headrace.kafka.sending.meeting import Meeting
 from headrace.kafka.topics import Topics, check_name
 from headrace.testing.kafka.mock import Api, KafkaMock
 
@@ -33,13 +35,15 @@ async def opened(mock):
         await topics.aclose()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a b", "a/b", "ä", "a" * 250, None, 1, b"a"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "...", "a..b", ".a", "a.", "a b", "a/b", "ä", "a" * 250, None, 1, b"a"]
+)
 def test_names_that_kafka_does_not_take(name):
     with pytest.raises(ConfigError, match="topic"):
         check_name(name)
 
 
-@pytest.mark.parametrize("name", ["a", "A.b_c-9", "...", "a" * 249])
+@pytest.mark.parametrize("name", ["a", "A.b_c-9", "a" * 249])
 def test_names_that_kafka_takes(name):
     assert check_name(name) == name
 
@@ -52,12 +56,38 @@ def test_known_is_asked_for_once(mock):
             asked = len(mock.requests(Api.METADATA))
             assert 1 <= asked <= 3
             assert topics.known == {"orders"}
-            await topics.ensure(["orders"])
+            meeting = Meeting(topics, Lane(1), None, create=False)
+            assert await meeting.met("orders") is None
             assert len(mock.requests(Api.METADATA)) == asked
             topics.forget("orders")
-            await topics.ensure(["orders"])
+            assert await meeting.met("orders") is None
             assert len(mock.requests(Api.METADATA)) > asked
             assert await topics.partitions("orders") == 3
+
+    asyncio.run(main())
+
+
+def test_known_and_gone(mock):
+    """Whoever subscribes asks for what is known, too: it may have been deleted meanwhile."""
+
+    async def main():
+        async with opened(mock) as topics:
+            await topics.ensure(["orders"], create=False)
+            mock.delete_topic("orders")
+            with pytest.raises(UnknownTopicError, match="create is False"):
+                await topics.ensure(["orders"], create=False)
+            assert not topics.known  # senders ask for it as well
+
+    asyncio.run(main())
+
+
+def test_a_topic_that_may_not_be_seen(mock):
+    async def main():
+        async with opened(mock) as topics:
+            mock.set_topic_error("orders", Code.TOPIC_AUTHORIZATION_FAILED)
+            for create in (False, True):
+                with pytest.raises(AuthorizationError, match="'orders'"):
+                    await topics.ensure(["orders"], create=create)
 
     asyncio.run(main())
 

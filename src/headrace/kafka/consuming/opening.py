@@ -212,8 +212,9 @@ async def _confirm(poller: Poller, *, grouped: bool) -> None:
         poller.commits.settled(consumer, _CONFIRM, lambda one: poller.take(consumer, [one]), turn)
 
     longest = poller.commits.longest(_CONFIRM)
+    time_out = asyncio.timeout(longest)
     try:
-        async with asyncio.timeout(longest) as time_out:
+        async with time_out:
             await poller.call(settle)
     except TimeoutError as error:
         if not time_out.expired():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from headrace.core.errors import ConfigError, Fault, PublishError, UsageError
-from headrace.core.headers import NO_HEADERS
+from headrace.core.errors import ClosedError, ConfigError, Fault, PublishError, UsageError
+from headrace.core.headers import NO_HEADERS, Headers
 from headrace.core.message import Message, check_message
+from headrace.kafka.wire import encode
 
 __all__ = ["Checks", "unusable"]
 
@@ -24,9 +25,9 @@ class Checks:
 
     def __init__(self, max_message_bytes: int, id_header: str, known: set[str]) -> None:
         self._limit = max_message_bytes
-        self._id_header = len(id_header)
+        self._id_header = id_header
         self._known = known
-        self._small = max_message_bytes - self._id_header - _MOST_ID - _SHORT_KEY
+        self._small = max_message_bytes - len(id_header) - _MOST_ID - _SHORT_KEY
         """A body up to here cannot be too large, whatever stands beside it."""
 
     def one(self, message: Message) -> None:
@@ -64,10 +65,16 @@ class Checks:
     def _check(self, message: Message) -> None:
         if not isinstance(cast("object", message), Message):
             raise UsageError(f"a Message is needed, got {type(message).__name__}")
-        check_message(message)
+        try:
+            self._measure(message)
+        except UnicodeEncodeError:  # a name from a foreign wire, with half of a surrogate pair, has no size of its own
+            self._measure(self._as_sent(message))
+
+    def _measure(self, message: Message) -> None:
         if type(message.time_ns) is not int or not 0 <= message.time_ns < _YEAR_10000:
             raise UsageError(f"time_ns must be within 1970..9999, got {message.time_ns!r}")
-        size = len(message.body) + self._id_header + len(message.id.encode())
+        check_message(message)
+        size = len(message.body) + len(self._id_header) + len(message.id.encode())
         if message.key is not None:
             size += len(message.key)
         if message.headers is not NO_HEADERS:
@@ -80,12 +87,21 @@ class Checks:
                 fault=Fault.REJECTED,
             )
 
+    def _as_sent(self, message: Message) -> Message:
+        """With its headers as they stand in the record. ``UsageError`` for a value that is neither text nor bytes."""
+        try:
+            pairs = encode(message, self._id_header)[3]
+        except UnicodeEncodeError as error:
+            raise UsageError(f"a header cannot be sent: {error}") from error
+        return message.replace(headers=Headers.trusted(pairs[1:]))
+
 
 def unusable(message: object, error: Exception) -> PublishError:
-    """The result of an item of many that is not sent."""
+    """The result of an item of many that is not sent: refused, or its sender was closed before."""
     if isinstance(error, PublishError):
         return error
     message_id = message.id if isinstance(message, Message) and isinstance(message.id, str) else None
-    made = PublishError(f"{type(error).__name__}: {error}", message_id=message_id, fault=Fault.REJECTED)
+    fault = Fault.UNAVAILABLE if isinstance(error, ClosedError) else Fault.REJECTED
+    made = PublishError(f"{type(error).__name__}: {error}", message_id=message_id, fault=fault)
     made.__cause__ = error
     return made

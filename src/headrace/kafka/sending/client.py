@@ -70,7 +70,11 @@ class Client:
 
     async def open(self) -> None:
         """Make it. ``ConfigError``, ``KafkaError``."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            _resolve(self.ended)
+            raise KafkaError(f"the thread of a producer did not start: {error}", retriable=True) from error
         try:
             await asyncio.shield(self._opened)
         except asyncio.CancelledError:

@@ -83,7 +83,11 @@ class Pipeline:
     async def submit(self, message: Message) -> asyncio.Future[Receipt]:
         """Accept it, as soon as there is a place; the future of its result always resolves."""
         self._lane.check()
-        self._sender.check(message)
+        try:
+            self._sender.check(message)
+        except PublishError as error:
+            await self._ended(message, 1, error)
+            raise
         if self._lane.clear:
             self._lane.free -= 1
         else:
@@ -92,9 +96,9 @@ class Pipeline:
                 await self._room(1)
             finally:
                 self._lane.leave()
-        turn = self._gate.enter(self._keys([message]))
+        run = _Run(self._gate.enter(self._keys([message])))
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._start(turn, self._one(message, turn), partial(self._landed, message, future))
+        self._start(run.turn, self._one(message, run), partial(self._landed, message, run, future))
         return future
 
     async def send_many(self, messages: Sequence[Message]) -> list[Result]:
@@ -123,15 +127,16 @@ class Pipeline:
                 results[place] = PublishError(str(error), message_id=messages[place].id, fault=Fault.UNAVAILABLE)
         finally:
             self._lane.leave()
+        await self._all_ended(messages, results)  # so far they are of those that were not accepted
         for part, future in waiting:
             for place, result in zip(part, await future, strict=True):
                 results[place] = result
         return cast("list[Result]", results)
 
     def _accept_list(self, messages: Sequence[Message]) -> asyncio.Future[list[Result]]:
-        turn = self._gate.enter(self._keys(messages))
+        run = _Run(self._gate.enter(self._keys(messages)))
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self._start(turn, self._list(messages, turn), partial(self._list_landed, messages, future))
+        self._start(run.turn, self._list(messages, run), partial(self._list_landed, messages, run, future))
         return future
 
     async def _room(self, count: int) -> None:
@@ -162,19 +167,21 @@ class Pipeline:
 
     # -- on the way ---------------------------------------------------------------------------------------------
 
-    async def _one(self, message: Message, turn: Turn) -> Receipt:
-        await turn.come()
-        return await self._attempts(message, turn)
+    async def _one(self, message: Message, run: _Run) -> Receipt:
+        await run.turn.come()
+        return await self._attempts(message, run)
 
-    async def _list(self, messages: Sequence[Message], turn: Turn) -> list[Result]:
-        await turn.come()
+    async def _list(self, messages: Sequence[Message], run: _Run) -> list[Result]:
+        await run.turn.come()
         if self._many is not None:
-            return await self._whole(self._many, messages, turn)
-        return [await self._result(messages[0], turn)]
+            return await self._whole(self._many, messages, run)
+        return [await self._result(messages[0], run)]
 
-    def _landed(self, message: Message, future: asyncio.Future[Receipt], task: asyncio.Task[Receipt]) -> None:
+    def _landed(
+        self, message: Message, run: _Run, future: asyncio.Future[Receipt], task: asyncio.Task[Receipt]
+    ) -> None:
         self._lane.give(1)
-        error = interrupted(message.id) if task.cancelled() else task.exception()
+        error = self._interrupted(message, run) if task.cancelled() else task.exception()
         if future.done():
             return
         if error is None:
@@ -183,30 +190,52 @@ class Pipeline:
             future.set_exception(error)
 
     def _list_landed(
-        self, messages: Sequence[Message], future: asyncio.Future[list[Result]], task: asyncio.Task[list[Result]]
+        self,
+        messages: Sequence[Message],
+        run: _Run,
+        future: asyncio.Future[list[Result]],
+        task: asyncio.Task[list[Result]],
     ) -> None:
         self._lane.give(len(messages))
+        ended = [self._interrupted(message, run) for message in messages] if task.cancelled() else []
         error = None if task.cancelled() else task.exception()
         if future.done():
             return
         if task.cancelled():
-            future.set_result([interrupted(message.id) for message in messages])
+            future.set_result(list(ended))
         elif error is None:
             future.set_result(task.result())
         else:
             future.set_exception(error)
 
-    async def _result(self, message: Message, turn: Turn) -> Result:
+    def _interrupted(self, message: Message, run: _Run) -> PublishError:
+        error = interrupted(message.id)
+        if self._failures is not None:  # the task has ended, and cannot tell it itself
+            self._failures.later(message, run.attempt, error)
+        return error
+
+    async def _ended(self, message: Message, attempt: int, error: Exception) -> None:
+        if self._failures is not None:
+            await self._failures.ended(message, attempt, error)
+
+    async def _all_ended(self, messages: Sequence[Message], results: Sequence[Result | None]) -> None:
+        """Tell what failed at its only attempt."""
+        if self._failures is None:
+            return
+        for message, result in zip(messages, results, strict=True):
+            if isinstance(result, PublishError) and isinstance(message, Message):
+                await self._ended(message, 1, result)
+
+    async def _result(self, message: Message, run: _Run) -> Result:
         try:
-            return await self._attempts(message, turn)
+            return await self._attempts(message, run)
         except PublishError as error:
             return error
         except Exception as error:  # noqa: BLE001  (one bad item must not take its neighbours along)
             return rejected(message, error)
 
-    async def _attempts(self, message: Message, turn: Turn) -> Receipt:
+    async def _attempts(self, message: Message, run: _Run) -> Receipt:
         """Run the middleware until it comes through, or for good not."""
-        run = _Run(turn)
         _run.set(run)
         while True:
             try:
@@ -215,8 +244,7 @@ class Pipeline:
                 delay = self._delay(error, run)
                 if delay is None:
                     failure = _failure(message, error, run)
-                    if self._failures is not None:
-                        await self._failures.ended(message, run.attempt, error)
+                    await self._ended(message, run.attempt, error)
                     if failure is error:
                         raise
                     raise failure from error
@@ -226,35 +254,36 @@ class Pipeline:
             run.attempt += 1
 
     def _delay(self, error: Exception, run: _Run) -> float | None:
-        """Seconds until it is run again; never again what was handed over, or is refused for good."""
+        """Seconds until it is run again; never again what was handed over or refused for good, or after the close."""
         if run.handed or self._retry is None or isinstance(error, UsageError):
             return None
-        if isinstance(error, PublishError) and error.fault is Fault.REJECTED:
+        if isinstance(error, PublishError) and (
+            error.fault is Fault.REJECTED or isinstance(error.__cause__, ClosedError)
+        ):
             return None
         verdict = judge(error, run.attempt, self._retry, None, random.random())
         return verdict.delay if isinstance(verdict, Again) else None
 
     async def _whole(
-        self, send: Callable[[Sequence[Message]], Awaitable[list[Result]]], messages: Sequence[Message], turn: Turn
+        self, send: Callable[[Sequence[Message]], Awaitable[list[Result]]], messages: Sequence[Message], run: _Run
     ) -> list[Result]:
-        run = _Run(turn)
         _run.set(run)
         results: list[Result]
         try:
             results = check_count(await send(messages), len(messages))
         except Exception as error:  # noqa: BLE001  (the middleware's own)
             results = [_failure(message, error, run) for message in messages]
-        if self._failures is not None:
-            for message, result in zip(messages, results, strict=True):
-                if isinstance(result, PublishError):
-                    await self._failures.ended(message, 1, result)
+        await self._all_ended(messages, results)
         return results
 
     # -- the last step ------------------------------------------------------------------------------------------
 
     async def _hand_over(self, message: Message) -> Receipt:
         run = _taken()
-        future = await self._sender.submit(message)
+        try:
+            future = await self._sender.submit(message)
+        except ClosedError as error:
+            raise unusable(message, error) from error
         run.handed = True
         if self._ordering is not Ordering.TOTAL:
             run.turn.leave()
@@ -267,7 +296,10 @@ class Pipeline:
         if self._ordering is Ordering.TOTAL:
             run.handed = True
             return [await self._after_receipt(message) for message in messages]
-        many = await self._sender.submit_many(messages)
+        try:
+            many = await self._sender.submit_many(messages)
+        except ClosedError as error:
+            return [unusable(message, error) for message in messages]
         run.handed = True
         run.turn.leave()
         return list(await many.outcome())

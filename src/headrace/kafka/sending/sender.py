@@ -9,14 +9,7 @@ from contextlib import nullcontext, suppress
 from types import MethodType
 
 from headrace.core.duration import Duration, seconds_of, seconds_or_none
-from headrace.core.errors import (
-    BrokerTimeoutError,
-    ClosedError,
-    ConfigError,
-    Fault,
-    PublishError,
-    UsageError,
-)
+from headrace.core.errors import BrokerTimeoutError, ClosedError, ConfigError, Fault, PublishError, UsageError
 from headrace.core.headers import NO_HEADERS
 from headrace.core.message import Message
 from headrace.kafka import driver
@@ -73,6 +66,7 @@ class Sender:
         self._checks = Checks(options.max_message_bytes, options.id_header, topics.known)
         self._flights: set[One | Many] = set()
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._waiters: list[tuple[set[One | Many], asyncio.Future[None]]] = []
         """Who waits for which flights."""
         self._closing: asyncio.Task[None] | None = None
@@ -165,6 +159,7 @@ class Sender:
         seconds = seconds_of(timeout, "timeout")
         if os.getpid() != self._pid:
             return
+        self._check_loop()
         first = self._closing is None
         if self._closing is None:
             self._lane.close(ClosedError("the producer was closed"))
@@ -180,7 +175,10 @@ class Sender:
     # -- one message --------------------------------------------------------------------------------------------
 
     async def _handed_over(self, message: Message) -> asyncio.Future[ProduceResult] | None:
-        await self._clients.open()
+        try:
+            await self._clients.open()
+        except KafkaError as error:
+            raise publish_error(error, message.id, Fault.UNAVAILABLE) from error
         self._lane.check()
         return self._hand_over(message) if self._lane.free else None
 
@@ -239,8 +237,8 @@ class Sender:
                     lane.check()
                 if many.handed and client.failure is not None:  # the next call opens a new producer
                     self._skip(many, client.failure)
-        except ClosedError as error:
-            if not many.handed:
+        except (ClosedError, KafkaError) as error:
+            if isinstance(error, ClosedError) and not many.handed:
                 raise
             self._skip(many, error)
 
@@ -359,7 +357,12 @@ class Sender:
     def _check(self) -> None:
         if os.getpid() != self._pid:
             raise UsageError("the producer was opened before a fork: open one of its own in the child")
+        self._check_loop()
         self._lane.check()
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError("the producer was opened on another event loop: open one of its own there")
 
     async def _landed(self) -> None:
         """Until all that is accepted now has its result; the driver does not linger meanwhile."""
