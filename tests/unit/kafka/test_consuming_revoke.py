@@ -68,7 +68,7 @@ async def test_parked_ends_the_wait():
         script.take_away(0)
         await until(lambda: not subscription.stays[0].live)
         assert not parked.start()
-        await until(lambda: not subscription.stays)
+        await until(lambda: not subscription.stays and not script.assigned)
     assert [commit[:2] for commit in script.commits] == [(0, 0)]  # how far it was read, nothing beyond
 
 
@@ -83,7 +83,7 @@ async def test_late_settle_after_revoke_is_noop(caplog):
         assert naked.start()
         with caplog.at_level(logging.WARNING, "headrace.kafka"):
             script.take_away(0)
-            await until(lambda: not subscription.stays)
+            await until(lambda: not subscription.stays and not script.assigned)
         (warning,) = [record.getMessage() for record in caplog.records]
         assert "orders/0 was revoked while 2 of its messages ran" in warning
         assert "orders/0/0" in warning
@@ -112,7 +112,7 @@ async def test_lost_partition_is_neither_waited_for_nor_committed():
         assert running.start()
         done.ack()
         script.take_away(0, lost=True)
-        await until(lambda: not subscription.stays)
+        await until(lambda: not subscription.stays and not script.assigned)
         running.ack()
         assert subscription.late_settles == 1
     assert not script.commits
@@ -135,7 +135,7 @@ async def test_runs_of_an_epoch_before_are_waited_for_too():
         await asyncio.sleep(0.05)
         assert subscription.stays, "another member may begin the same key while it runs here"
         before.ack()
-        await until(lambda: not subscription.stays)
+        await until(lambda: not subscription.stays and not script.assigned)
         assert again.outcome is None
 
 
@@ -151,7 +151,7 @@ async def test_what_ended_late_is_let_go():
         assert never.start()
         stay = subscription.stays[0]
         script.take_away(0)
-        await until(lambda: not subscription.stays)
+        await until(lambda: not subscription.stays and not script.assigned)
         late.ack()
         assert not stay.started
 
@@ -281,7 +281,7 @@ async def test_stopped_then_revoked():
         script.take_away(0)
         await until(lambda: not subscription.stays[0].live)
         running.ack()
-        await until(lambda: not subscription.stays)
+        await until(lambda: not subscription.stays and not script.assigned)
         assert script.commits[-1][:2] == (0, 1)
         assert await subscription.pull(5, 0.01) == []
 
@@ -301,7 +301,7 @@ async def test_several_partitions_are_quiet_once_all_are():
         await asyncio.sleep(0.03)
         assert len(subscription.stays) == 3
         running[3].ack()
-        await until(lambda: not subscription.stays)
+        await until(lambda: not subscription.stays and not script.assigned)
         assert {commit[:2] for commit in script.commits if not commit[3]} <= {(0, 2), (1, 2), (2, 2)}
         assert script.stored["orders", 0][0] == script.stored["orders", 1][0] == script.stored["orders", 2][0] == 2
 
