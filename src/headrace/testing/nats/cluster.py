@@ -101,7 +101,8 @@ class NatsCluster:
         seen = [self._meta(server) for server in running]
         leaders = {meta.get("leader") for meta in seen}
         peers = [peer for meta in seen for peer in meta.get("replicas") or ()]  # the leader alone lists them
-        return len(leaders) == 1 and all(leaders) and sum(peer["current"] for peer in peers) >= len(running) - 1
+        there = sum(peer["current"] and not peer.get("offline") for peer in peers)
+        return len(leaders) == 1 and all(leaders) and there >= len(running) - 1
 
     def _meta(self, server: NatsServer) -> dict[str, Any]:
         link = HTTPConnection("127.0.0.1", self._monitors[server.port], timeout=2)
