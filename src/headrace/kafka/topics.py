@@ -49,9 +49,9 @@ def check_name(name: str) -> str:
 class Topics:
     """The topics of the brokers at `servers`, as far as somebody asked for them.
 
-    ``known``: names of those that exist; looked up for each message. The admin client asks, never a
-    producer: that one's question makes a topic where the server allows it. What several ask for at once is asked once;
-    a question goes on when who asked is cancelled.
+    ``known``: names of those that exist; looked up for each message. The admin client asks, never a producer: that
+    one's question makes a topic where the server allows it. What several ask for at once is asked once; a question
+    goes on when who asked is cancelled.
     """
 
     def __init__(self, servers: Sequence[str], options: KafkaOptions, log: DriverLog | None = None) -> None:

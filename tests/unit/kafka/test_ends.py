@@ -17,26 +17,15 @@ from headrace.kafka.broker import KafkaBroker
 from headrace.kafka.codes import Code
 from headrace.kafka.consuming.positions import Positions
 from headrace.kafka.errors import KafkaError, ProduceBatchError
-from headrace.kafka.options import KafkaOptions
 from headrace.kafka.producer import Producer
 from headrace.kafka.reading import KafkaSubscribeOptions
 from headrace.kafka.sending.checks import Checks
 from headrace.kafka.sending.result import ProduceResult
 from headrace.testing.kafka.mock import Api, KafkaMock
+from tests.unit.kafka.mocked import broker_on
 
 FOREIGN = "caf\udce9"
 NOW = RetryPolicy(initial=0, maximum=0, jitter=0)
-
-
-@pytest.fixture
-def mock():
-    with KafkaMock(1) as cluster:
-        cluster.create_topic("orders", 1)
-        yield cluster
-
-
-def broker_on(mock, **options):
-    return KafkaBroker(mock.bootstrap, options=KafkaOptions(**options), create=False)
 
 
 def message(body=b"x", topic="orders", **fields):

@@ -31,24 +31,13 @@ from headrace.flow.keyed import Ordering
 from headrace.flow.retry import RetryPolicy
 from headrace.kafka.broker import KafkaBroker
 from headrace.kafka.errors import ProduceBatchError
-from headrace.kafka.options import KafkaOptions
 from headrace.kafka.producer import Producer
 from headrace.kafka.sending.result import ProduceResult
 from headrace.testing.kafka.mock import Api, KafkaMock
+from tests.unit.kafka.mocked import broker_on
 
 OUT_OF_ORDER = 45
 NOW = RetryPolicy(initial=0, maximum=0, jitter=0)
-
-
-@pytest.fixture
-def mock():
-    with KafkaMock(1) as cluster:
-        cluster.create_topic("orders", 1)
-        yield cluster
-
-
-def broker_on(mock, **options):
-    return KafkaBroker(mock.bootstrap, options=KafkaOptions(**options), create=False)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ class Ended:
 
 
 def give(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    """Whoever asked has gone: nobody is told."""
+    """Have it resolve so; nothing where whoever asked has gone."""
     if future.done():
         return
     if error is None:

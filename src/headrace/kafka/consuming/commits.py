@@ -105,10 +105,10 @@ class Commits:
     def settled(self, consumer: Any, timeout: float, more: Callable[[Any], None], turn: Callable[[], bool]) -> None:
         """Everything finished so far is confirmed, or this raises. `more` gets the records that came meanwhile.
 
-        `turn` is called in each, and says whether nobody waits any more. By commits that are not waited for inside of
-        the driver: that wait has no end while the coordinator is away.
-        `timeout` is for a coordinator that cannot be reached; one that balances the group is waited for. Whoever asks
-        again after a wait in vain hears of it soon: an end flushes, and then closes.
+        By commits that are not waited for inside of the driver: that wait has no end while the coordinator is away.
+        `turn` is called after each look, and says whether nobody waits any more. `timeout` is for a coordinator that
+        cannot be reached; one that balances the group is waited for. Whoever asks again after a wait in vain hears of
+        it soon: an end flushes, and then closes.
         """
         began = self._now()
         failed: KafkaError | None = None

@@ -21,33 +21,29 @@ class Fence:
     given up as soon as a session less a heartbeat, a third of it, is over.
     """
 
-    __slots__ = ("_from", "_longest", "_now", "_seen", "_until")
+    __slots__ = ("_from", "_now", "_seen", "_until", "longest")
 
     def __init__(self, session: float | None, now: Callable[[], float]) -> None:
         self._now = now
-        self._longest = float("inf") if session is None else session / 2
-        self.begin()
-
-    @property
-    def longest(self) -> float:
+        self.longest = float("inf") if session is None else session / 2
         """Seconds of a standstill that is none."""
-        return self._longest
+        self.begin()
 
     def begin(self) -> None:
         """There is something to lose from now on. The driver's thread."""
         self._seen = self._from = now = self._now()
-        self._until = now + self._longest
+        self._until = now + self.longest
         """The driver's thread writes it, the loop reads it."""
 
     def alive(self) -> None:
         """A sign of life. The driver's thread."""
         now = self._now()
-        if now - self._seen > self._longest:
+        if now - self._seen > self.longest:
             self._from = now + _DOUBT
             self._until = now
             _log.warning("stood still for %.1f s: nothing begins until the group was heard", now - self._seen)
         elif now >= self._from:
-            self._until = now + self._longest
+            self._until = now + self.longest
         self._seen = now
 
     def holds(self) -> bool:

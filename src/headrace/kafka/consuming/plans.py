@@ -15,7 +15,7 @@ from headrace.kafka.consuming.outofrange import OutOfRange
 from headrace.kafka.consuming.partition import Partition
 from headrace.kafka.consuming.places import Key, ends, place
 from headrace.kafka.consuming.poller import Poller
-from headrace.kafka.errors import UnknownGroupError, UnknownTopicError
+from headrace.kafka.errors import KafkaError, UnknownGroupError, UnknownTopicError
 
 __all__ = ["FixedPlan", "GroupPlan"]
 
@@ -222,49 +222,56 @@ class GroupPlan:
 
     def _committed(self, consumer: Any, given: list[Any]) -> list[Any]:
         troubled = False
-        while not self._poller.leaving and self._poller.failure is None:
-            try:
-                answered = consumer.committed(given, timeout=self._poller.asking)
-                error = next((each.error for each in answered if each.error is not None), None)
-                if error is None:
-                    return list(answered)
-            except driver.KafkaException as raised:
-                error = raised
-            failure = driver.translated(error)
+        while self._may_ask:
+            answered, failure = _asked(lambda: consumer.committed(given, timeout=self._poller.asking))
+            if failure is None:
+                return answered
             if ends(failure):
                 raise failure
             if not troubled:
                 troubled = True
                 _log.warning("the committed offsets could not be read, asked again: %s", failure)
-            self._listen(consumer)
-            self._poller.rest(_AGAIN)
+            self._rest(consumer)
         return []
-
-    def _listen(self, consumer: Any) -> None:
-        """The driver tells of a refusal only to who polls; a callback may not, the driver would lose its way back."""
-        if not self._subscribed:
-            self._poller.hear(consumer)
 
     def _store(self, consumer: Any, places: list[Any]) -> bool:
         """Commit where the group begins. False: others are in it, and this is not the time."""
         end = self._poller.now() + _HEARD_OF
-        while not self._poller.leaving and self._poller.failure is None:
-            try:
-                answered = consumer.commit(offsets=places, asynchronous=False)
-                error = next((each.error for each in answered if each.error is not None), None)
-                if error is None:
-                    return True
-            except driver.KafkaException as raised:
-                error = raised
-            failure = driver.translated(error)
+        while self._may_ask:
+            _, failure = _asked(lambda: consumer.commit(offsets=places, asynchronous=False))
+            if failure is None:
+                return True
             if failure.code in MEMBERSHIP:
                 return False
             new = isinstance(failure, UnknownTopicError) and self._poller.now() < end
             if not new and (ends(failure) or not failure.retriable):
                 raise failure
-            self._listen(consumer)
-            self._poller.rest(_AGAIN)
+            self._rest(consumer)
         return False
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether an answer of the brokers is still worth waiting for."""
+        return not self._poller.leaving and self._poller.failure is None
+
+    def _rest(self, consumer: Any) -> None:
+        """Before it is asked again. The driver tells of a refusal only to who polls.
+
+        A callback may not: the driver would lose its way back.
+        """
+        if not self._subscribed:
+            self._poller.hear(consumer)
+        self._poller.rest(_AGAIN)
+
+
+def _asked(question: Callable[[], Any]) -> tuple[list[Any], KafkaError | None]:
+    """The answer, partition by partition; and what went wrong, with all or with one of them."""
+    try:
+        answered = list(question())
+    except driver.KafkaException as raised:
+        return [], driver.translated(raised)
+    error = next((each.error for each in answered if each.error is not None), None)
+    return answered, None if error is None else driver.translated(error)
 
 
 class FixedPlan:
