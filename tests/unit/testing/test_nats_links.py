@@ -246,4 +246,4 @@ def knock(port):
     """Until nobody is there."""
     with suppress(OSError):
         while True:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection(("127.0.0.1", port), 0.1).close()
