@@ -16,7 +16,7 @@ from headrace.jetstream.consumers.registry import Consumers
 from headrace.jetstream.options import JetStreamOptions
 from headrace.jetstream.protocol.api import Api
 from headrace.jetstream.protocol.configs import stream_config_to_json
-from headrace.jetstream.protocol.echo import MESSAGE_TTL, dropped_of_stream, made_within, require_known
+from headrace.jetstream.protocol.echo import MESSAGE_TTL, dropped_of_stream, may_get_lost, require_known
 from headrace.jetstream.protocol.infos import account_info, stream_info
 from headrace.jetstream.protocol.values import flag, optional, record, required, sections, texts
 from headrace.jetstream.publishing.publisher import Publisher
@@ -241,15 +241,14 @@ class JetStream(ManagerConsumers):
         require_known(config, self.connection.server_info)
         sent = stream_config_to_json(config)
         subject = f"STREAM.{verb}.{config.name}"
-        asked = self.clock.monotonic()
+        new = verb == "CREATE" and may_get_lost(config) and await self._api.is_missing(f"STREAM.INFO.{config.name}")
         answer = await self._api.ask(subject, sent)
         info = stream_info(answer)
         dropped = dropped_of_stream(sent, required(answer, "config", record, subject))
         if dropped:
-            gone = verb == "CREATE" and made_within(answer, self.clock.monotonic() - asked)
-            if gone:
+            if new:
                 await self.delete_stream(config.name)
-            end = "it was deleted again" if gone else "it is as the server has it now"
+            end = "it was deleted again" if new else "it is as the server has it now"
             raise UnsupportedError(f"the server did not keep {', '.join(dropped)} of stream {config.name!r}: {end}")
         return ServerStream(self._api, info)
 

@@ -53,7 +53,7 @@ from headrace.streams.errors import (
     StreamNotFoundError,
     StreamSealedError,
 )
-from headrace.testing.nats import NatsServer, RecordingServer
+from headrace.testing.nats import Direction, NatsServer, Proxy, RecordingServer
 
 PATIENCE = 20
 NAMES = (f"MAN{number}" for number in itertools.count())
@@ -270,6 +270,28 @@ def test_an_update_that_does_not_come_back_deletes_nothing(server):
         with pytest.raises(UnsupportedError, match="pause_until"):
             await stream.create_or_update_consumer(later)
         assert (await stream.consumer("c")).cached_info.paused is False
+
+    story(server, tell)
+
+
+def test_what_somebody_else_has_just_made_is_not_deleted(server):
+    """The answer to a create does not say whether it made anything."""
+
+    async def tell(js, stream):
+        name = next(NAMES)
+        config = StreamConfig(name=name, mirror=StreamSource(name=stream.name))
+        await js.publish(f"{stream.name.lower()}.x", b"1")
+        with Proxy(server.port) as proxy:
+            async with jetstream.connect(proxy.url, options=JetStreamOptions(timeout=PATIENCE)) as slow:
+                await slow.connection.flush()
+                proxy.freeze(Direction.TO_SERVER)
+                late = asyncio.create_task(slow.create_stream(replace(config, mirror_direct=True)))
+                await asyncio.sleep(0.05)  # it is on its way
+                await js.create_stream(config)
+                proxy.thaw()
+                with pytest.raises(UnsupportedError, match=r"did not keep mirror_direct .* as the server has it now"):
+                    await late
+        assert (await js.stream(name)).cached_info.config.mirror.name == stream.name
 
     story(server, tell)
 

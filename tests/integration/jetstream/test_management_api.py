@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -492,16 +492,23 @@ def test_prefix_for_all_calls():
         asyncio.run(run(server))
 
 
-@pytest.mark.parametrize(("ago", "gone"), [(0, True), (3_600, False)])
-def test_lost_option_raises_unsupported(server, ago, gone):
-    """A server before 2.12 ignores what it does not know. What the call made goes again, what was there stays."""
+DENIED = {"error": {"code": 503, "err_code": 10008, "description": "system temporarily unavailable"}}
+
+
+@pytest.mark.parametrize("looked", ["missing", "there", "denied"])
+def test_lost_option_raises_unsupported(server, looked):
+    """A server before 2.12 ignores what it does not know. What the call surely made goes again, all else stays."""
+    now = datetime.now(UTC).isoformat()  # just made, by us or by somebody else: a time does not tell
 
     def answer(tail, body):
+        stream = tail.startswith("STREAM")
         if "DELETE" in tail:
             return {"success": True}
-        now = datetime.now(UTC)
-        times = {"created": (now - timedelta(seconds=ago)).isoformat(), "ts": now.isoformat()}
-        if tail.startswith("STREAM"):
+        if "INFO" in tail and looked != "there":
+            number = 10059 if stream else 10014
+            return DENIED if looked == "denied" else {"error": {"code": 404, "err_code": number, "description": "no"}}
+        times = {"created": now, "ts": now}
+        if stream:
             policies = {"retention": "limits", "discard": "old", "storage": "file"}
             return {**INFO, **times, "config": {"name": "S", "subjects": ["s"], **policies}}
         policies = {"deliver_policy": "all", "ack_policy": "explicit", "replay_policy": "instant"}
@@ -510,13 +517,19 @@ def test_lost_option_raises_unsupported(server, ago, gone):
 
     async def ask():
         async with fake(server.url, answer) as (streams, asked):
-            with pytest.raises(UnsupportedError, match=r"max_bytes, metadata of stream 'S'"):
-                await streams.create_stream(StreamConfig(name="S", max_bytes=5, metadata={"a": "b"}))
-            with pytest.raises(UnsupportedError, match=r"max_waiting of consumer 'c'"):
-                await streams.create_or_update_consumer("S", ConsumerConfig(durable="c", max_waiting=5))
+            with pytest.raises(UnsupportedError, match=r"max_bytes, metadata, warp of stream 'S'"):
+                await streams.create_stream(StreamConfig(name="S", max_bytes=5, metadata={"a": "b"}, extra={"warp": 9}))
+            with pytest.raises(UnsupportedError, match=r"max_waiting, warp of consumer 'c'"):
+                await streams.create_or_update_consumer(
+                    "S", ConsumerConfig(durable="c", max_waiting=5, extra={"warp": 9})
+                )
+            with pytest.raises(
+                UnsupportedError, match=r"max_bytes, warp of stream 'S': it is as the server has it now"
+            ):
+                await streams.update_stream(StreamConfig(name="S", max_bytes=5, extra={"warp": 9}))
             with pytest.raises(UnsupportedError, match=r"max_bytes of stream 'S': it is as the server has it now"):
-                await streams.update_stream(StreamConfig(name="S", max_bytes=5))
+                await streams.create_stream(StreamConfig(name="S", max_bytes=5))  # no server is known to do that
             deleted = [tail for tail, _ in asked.asked if "DELETE" in tail]
-            assert deleted == (["STREAM.DELETE.S", "CONSUMER.DELETE.S.c"] if gone else [])
+            assert deleted == (["STREAM.DELETE.S", "CONSUMER.DELETE.S.c"] if looked == "missing" else [])
 
     asyncio.run(ask())

@@ -3,10 +3,9 @@
 import pytest
 
 from headrace.core.errors import UnsupportedError
-from headrace.jetstream.protocol.echo import dropped_of_consumer, dropped_of_stream, made_within, require_known
+from headrace.jetstream.protocol.echo import dropped_of_consumer, dropped_of_stream, may_get_lost, require_known
 from headrace.nats.info import ServerInfo
-from headrace.streams.config import ConsumerConfig, PriorityPolicy, StreamConfig
-from headrace.streams.errors import StreamError
+from headrace.streams.config import ConsumerConfig, PriorityPolicy, StreamConfig, StreamSource
 
 STREAM = {
     (2, 11): [{"allow_message_ttl": True}, {"subject_delete_marker_ttl": 60.0}],
@@ -78,21 +77,14 @@ def test_options_of_consumers_have_their_names():
 
 
 @pytest.mark.parametrize(
-    ("created", "now", "fresh"),
+    ("config", "doubtful"),
     [
-        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z", True),
-        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z", False),
-        ("2026-01-01T00:00:01Z", "2026-01-01T00:00:00Z", False),
-        ("2026-01-01T00:00:00Z", None, False),
-        (None, "2026-01-01T00:00:00Z", False),
+        (StreamConfig(name="S"), False),
+        (StreamConfig(name="S", mirror=StreamSource(name="O"), mirror_direct=True), True),
+        (StreamConfig(name="S", extra={"warp": 9}), True),
+        (ConsumerConfig(durable="c"), False),
+        (ConsumerConfig(durable="c", extra={"warp": 9}), True),
     ],
 )
-def test_only_what_this_call_made_counts_as_made(created, now, fresh):
-    """A create that finds an equal stream is answered like one that made it."""
-    answer = {name: value for name, value in (("created", created), ("ts", now)) if value}
-    assert made_within(answer, 1.0) is fresh
-
-
-def test_nonsense_is_a_stream_error():
-    with pytest.raises(StreamError):
-        made_within({"created": 5}, 1.0)
+def test_what_may_get_lost_is_looked_for_first(config, doubtful):
+    assert may_get_lost(config) is doubtful

@@ -12,7 +12,7 @@ from headrace.core.message import new_id
 from headrace.jetstream.consumers.consumer import ServerConsumer
 from headrace.jetstream.protocol.api import Api
 from headrace.jetstream.protocol.configs import consumer_config_to_json
-from headrace.jetstream.protocol.echo import dropped_of_consumer, made_within, require_known
+from headrace.jetstream.protocol.echo import dropped_of_consumer, may_get_lost, require_known
 from headrace.jetstream.protocol.infos import consumer_info
 from headrace.jetstream.protocol.values import optional, record, required, sections, texts
 from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig
@@ -101,27 +101,21 @@ class Consumers:
         config.require_writable()
         require_known(config, self._api.connection.server_info)
         sent = consumer_config_to_json(config)
-        subject = f"CONSUMER.CREATE.{stream}.{config.effective_name}"
+        place = f"{stream}.{config.effective_name}"
+        subject = f"CONSUMER.CREATE.{place}"
         if len(config.filters) == 1:
             subject += f".{config.filters[0]}"
         body = {"stream_name": stream, "config": sent, "action": action}
-        asked = self._api.connection.clock.monotonic()
+        new = action != "update" and may_get_lost(config) and await self._api.is_missing(f"CONSUMER.INFO.{place}")
         answer = await self._api.ask(subject, body)
         info = consumer_info(answer)
         dropped = dropped_of_consumer(sent, required(answer, "config", record, subject))
         if dropped:
-            took = self._api.connection.clock.monotonic() - asked
-            await self._refuse(answer, info, action, dropped, took)
+            if new:
+                await self.delete(info.stream, info.name)
+            end = "it was deleted again" if new else "it is as the server has it now"
+            raise UnsupportedError(f"the server did not keep {', '.join(dropped)} of consumer {info.name!r}: {end}")
         return ServerConsumer(self._api, info)
-
-    async def _refuse(
-        self, answer: dict[str, Any], info: ConsumerInfo, action: str, dropped: list[str], took: float
-    ) -> None:
-        gone = action != "update" and made_within(answer, took)
-        if gone:
-            await self.delete(info.stream, info.name)
-        end = "it was deleted again" if gone else "it is as the server has it now"
-        raise UnsupportedError(f"the server did not keep {', '.join(dropped)} of consumer {info.name!r}: {end}")
 
 
 def _named(config: ConsumerConfig) -> ConsumerConfig:

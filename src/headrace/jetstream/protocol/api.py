@@ -20,7 +20,13 @@ from headrace.nats.connection import Connection
 from headrace.nats.errors import PermissionsError, error_for_waiter
 from headrace.nats.messages import Reply
 from headrace.nats.subjects import encode_filter
-from headrace.streams.errors import JetStreamNotEnabledError, StreamError, error_for
+from headrace.streams.errors import (
+    ConsumerNotFoundError,
+    JetStreamNotEnabledError,
+    StreamError,
+    StreamNotFoundError,
+    error_for,
+)
 
 __all__ = ["Api"]
 
@@ -59,6 +65,16 @@ class Api:
         if answer.get("error") is not None:
             raise _error(subject, answer)
         return answer
+
+    async def is_missing(self, subject: str) -> bool:
+        """Whether this request for an info is answered by: there is no such thing. Refused otherwise: not known."""
+        try:
+            await self.ask(subject)
+        except (StreamNotFoundError, ConsumerNotFoundError):
+            return True
+        except (StreamError, PermissionsError):
+            return False
+        return False
 
     async def ask_raw(self, subject: str, body: bytes = b"", *, timeout: float | None = None) -> Reply:
         """The answer as it came. ``JetStreamNotEnabledError``, ``BrokerTimeoutError``, ``ConnectionLostError``."""

@@ -6,17 +6,16 @@ Servers before 2.12 ignore a field that they do not know; later ones refuse it (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any, cast
 
 from headrace.core.errors import UnsupportedError
 from headrace.jetstream.protocol.configs import CONSUMER_NAMES, SERVERS_OWN, STREAM_NAMES
-from headrace.jetstream.protocol.values import optional, time
+from headrace.jetstream.protocol.values import time
 from headrace.nats.info import ServerInfo
 from headrace.streams.config import ConsumerConfig, PriorityPolicy, StreamConfig
 from headrace.streams.errors import StreamError
 
-__all__ = ["BATCH_GET", "MESSAGE_TTL", "dropped_of_consumer", "dropped_of_stream", "made_within", "require_known"]
+__all__ = ["BATCH_GET", "MESSAGE_TTL", "dropped_of_consumer", "dropped_of_stream", "may_get_lost", "require_known"]
 
 Version = tuple[int, int]
 
@@ -63,10 +62,13 @@ def dropped_of_consumer(sent: dict[str, Any], got: dict[str, Any]) -> list[str]:
     return _dropped(sent, got, CONSUMER_NAMES)
 
 
-def made_within(answer: dict[str, Any], seconds: float) -> bool:
-    """Whether what this answer is about was made in the last seconds, by the server's own clock."""
-    created, now = (optional(answer, name, time, None, "") for name in ("created", "ts"))
-    return created is not None and now is not None and timedelta() <= now - created <= timedelta(seconds=seconds)
+def may_get_lost(config: StreamConfig | ConsumerConfig) -> bool:
+    """Whether servers are known to take an option of it and not to keep it, which only the answer tells.
+
+    What they do not know, and ``mirror_direct``, which they set as the origin has it. Whoever makes such a one looks
+    first whether it is there: the answer to a create does not say whether it made anything.
+    """
+    return bool(config.extra) or (isinstance(config, StreamConfig) and config.mirror_direct)
 
 
 def _dropped(sent: dict[str, Any], got: dict[str, Any], names: Mapping[str, str]) -> list[str]:
