@@ -58,7 +58,7 @@ class Client:
         """Messages handed over and not reported yet. The loop's."""
         self.flushing = 0
         """How many wait for everything to be sent: the driver does not linger then. The loop's."""
-        self.ended: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] = loop.create_future()
         self._make = make
         self._reported = reported
         self._failed = failed
@@ -73,7 +73,7 @@ class Client:
         try:
             self._thread.start()
         except RuntimeError as error:
-            _resolve(self.ended)
+            _resolve(self._ended)
             raise KafkaError(f"the thread of a producer did not start: {error}", retriable=True) from error
         try:
             await asyncio.shield(self._opened)
@@ -94,6 +94,12 @@ class Client:
             self._stopping = True
             self._wake.put(None)
 
+    async def ended(self) -> None:
+        """Return once its thread is no more. Cancelled: it ends all the same."""
+        await asyncio.shield(self._ended)
+        if self._thread.ident is not None:  # else it did not start
+            self._thread.join()
+
     # -- the thread ---------------------------------------------------------------------------------------------
 
     def _main(self) -> None:
@@ -110,7 +116,7 @@ class Client:
                 self.produce = _not_open  # bound to the producer: it would keep it
                 self._close(producer)
                 del producer
-        self._tell(_resolve, self.ended)
+        self._tell(_resolve, self._ended)
 
     def _serve(self, producer: Any) -> None:
         while not self._stopping and not self.loop.is_closed():

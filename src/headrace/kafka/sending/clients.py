@@ -41,7 +41,7 @@ class Clients:
         if self.current is not None:
             return self.current
         if self._old is not None:
-            await asyncio.shield(self._old.ended)
+            await self._old.ended()
         loop = asyncio.get_running_loop()
         client = self._old = Client(self._make, loop, self._reported, self._failed, self._name)
         await client.open()
@@ -64,7 +64,7 @@ class Clients:
         for client in clients:
             client.stop()
         for client in clients:
-            await asyncio.shield(client.ended)
+            await client.ended()
 
     def _make(self) -> Any:
         return driver.producer(self._config, self._log)
