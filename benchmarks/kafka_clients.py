@@ -13,7 +13,7 @@ from headrace.core.message import Message
 from headrace.flow.keyed import Ordering
 from headrace.flow.middleware import tracing
 from headrace.flow.worker import Worker
-from headrace.kafka import KafkaBroker, KafkaSubscribeOptions, Producer
+from headrace.kafka import KafkaBroker, Producer
 
 BATCH = 1_000
 OUTSTANDING = 5_000
@@ -84,9 +84,8 @@ class Headrace:
                 await asyncio.sleep(0)
             arrivals.one()
 
-        options = KafkaSubscribeOptions(max_in_flight=2_000)
         async with KafkaBroker(run.address) as broker:
-            worker = Worker(broker, run.topic, handler, group=run.group, subscribe=options)
+            worker = Worker(broker, run.topic, handler, group=run.group)
             running = asyncio.create_task(worker.run())
             await asyncio.wait_for(arrivals.done.wait(), PATIENCE)
             await worker.shutdown()
