@@ -212,7 +212,7 @@ class ConsumeContext:
                 await result
         except asyncio.CancelledError:
             if not msg.settled:
-                msg.settle(Nak())
+                self._reading.spare.appendleft(msg)  # goes back with the others, once no pull of ours can take it
             raise
         except Exception as error:  # noqa: BLE001  (any failure of a handler is an answer)
             if not msg.settled:

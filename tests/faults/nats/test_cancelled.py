@@ -230,24 +230,27 @@ async def test_a_cancelled_ordered_reader_goes_on_where_it_was():
 
 @on_a_loop
 async def test_a_cancelled_handler_hands_its_message_back():
+    """Once no pull of its own can take it: it would count one more delivery."""
     with NatsServer() as server:
         async with opened(server) as js:
             await made(js)
-            await js.publish(SUBJECT, b"x")
-            consumer, begun = await js.consumer("S", "c"), asyncio.Event()
+            consumer = await js.consumer("S", "c")
+            for _ in range(20):
+                await js.publish(SUBJECT, b"x")
+                begun = asyncio.Event()
 
-            async def handler(msg):
-                begun.set()
-                raise asyncio.CancelledError
+                async def handler(msg, begun=begun):
+                    begun.set()
+                    raise asyncio.CancelledError
 
-            context = consumer.consume(handler, PULL)
-            await asyncio.wait_for(begun.wait(), PATIENCE)
-            async with asyncio.timeout(PATIENCE):
-                with suppress(asyncio.CancelledError):
-                    await context.wait_closed()
-            msg = await consumer.next()
-            assert msg.metadata.num_delivered == 2
-            await msg.ack()
+                context = consumer.consume(handler, PULL)
+                await asyncio.wait_for(begun.wait(), PATIENCE)
+                async with asyncio.timeout(PATIENCE):
+                    with suppress(asyncio.CancelledError):
+                        await context.wait_closed()
+                msg = await consumer.next()
+                assert msg.metadata.num_delivered == 2
+                await msg.double_ack()
 
 
 @on_a_loop
