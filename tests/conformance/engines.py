@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from headrace import embedded, jetstream
 from headrace.connect import connect
+from headrace.jetstream import JetStreamOptions
 from headrace.testing.virtual import VirtualLoop
 
 PATIENCE = 50.0  # real seconds for one check on a server; below the time-out of a test
@@ -28,12 +29,17 @@ def is_server(place):
     return str(place).startswith(("nats://", "kafka://"))
 
 
+def in_no_hurry(place):
+    """Many checks and other tests at once: a server may need longer for an answer than its users want to wait."""
+    return JetStreamOptions(timeout=PATIENCE / 2) if str(place).startswith("nats://") else None
+
+
 def brokers(place):
     """Opens the broker of this place, again and again."""
 
     @asynccontextmanager
     async def open_broker():
-        async with connect(str(place)) as broker:
+        async with connect(str(place), options=in_no_hurry(place)) as broker:
             yield broker
 
     return open_broker
@@ -44,7 +50,7 @@ def managers(place):
 
     @asynccontextmanager
     async def open_streams():
-        opening = jetstream.connect(place) if is_server(place) else embedded.open(place)
+        opening = jetstream.connect(place, options=in_no_hurry(place)) if is_server(place) else embedded.open(place)
         async with opening as streams:
             yield streams
 
@@ -55,7 +61,7 @@ def capabilities(place):
     """What the engine of this place promises."""
 
     async def ask():
-        async with connect(str(place)) as broker:
+        async with connect(str(place), options=in_no_hurry(place)) as broker:
             return broker.capabilities
 
     return run_at(place, ask())
