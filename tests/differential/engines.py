@@ -7,11 +7,12 @@ from headrace import embedded, jetstream
 from tests.differential.compare import Comparison
 
 TRIES = 3
+IN_NO_HURRY = jetstream.JetStreamOptions(timeout=25)
 
 
 @asynccontextmanager
 async def both(url):
-    async with embedded.open(":memory:") as ours, jetstream.connect(url) as theirs:
+    async with embedded.open(":memory:") as ours, jetstream.connect(url, options=IN_NO_HURRY) as theirs:
         yield ours, theirs
 
 
