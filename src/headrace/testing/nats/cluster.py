@@ -22,7 +22,7 @@ _REFUSED = (OSError, HTTPException, BrokerTimeoutError, ValueError)
 
 
 class NatsCluster:
-    """So many servers with routes between them and JetStream on each; ready when all know one meta leader.
+    """So many servers with routes between them and JetStream on each; ready when a stream finds a place on all.
 
     ``servers`` can be killed and started one by one; `config` goes to each. The first election takes seconds.
     """
@@ -47,6 +47,7 @@ class NatsCluster:
             for server in self.servers:
                 opening.enter_context(server)
             self.wait_ready()
+            self._patiently("no place for a stream", self._has_places)
             self._open = opening.pop_all()
         return self
 
@@ -103,6 +104,13 @@ class NatsCluster:
         peers = [peer for meta in seen for peer in meta.get("replicas") or ()]  # the leader alone lists them
         there = sum(peer["current"] and not peer.get("offline") for peer in peers)
         return len(leaders) == 1 and all(leaders) and there >= len(running) - 1
+
+    def _has_places(self) -> bool:
+        """Whether a leader finds room on every server: one that has not told its state yet counts as off line."""
+        probe, port = "headrace-probe", self.servers[0].port
+        config = {"name": probe, "subjects": [probe], "storage": "memory", "num_replicas": len(self.servers)}
+        made = ask(port, f"STREAM.CREATE.{probe}", config)
+        return "config" in made and bool(ask(port, f"STREAM.DELETE.{probe}").get("success"))
 
     def _meta(self, server: NatsServer) -> dict[str, Any]:
         link = HTTPConnection("127.0.0.1", self._monitors[server.port], timeout=2)
