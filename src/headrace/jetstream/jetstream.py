@@ -10,13 +10,13 @@ from typing import Any, Self
 
 from headrace.core.broker import Capabilities, Groups, KeyOrder, StartKind
 from headrace.core.clock import Clock
-from headrace.core.errors import ConfigError, PublishError, UnsupportedError
+from headrace.core.errors import ConfigError, PublishError
 from headrace.core.headers import HeadersLike
 from headrace.jetstream.consumers.registry import Consumers
 from headrace.jetstream.options import JetStreamOptions
 from headrace.jetstream.protocol.api import Api
 from headrace.jetstream.protocol.configs import stream_config_to_json
-from headrace.jetstream.protocol.echo import MESSAGE_TTL, dropped_of_stream, may_get_lost, require_known
+from headrace.jetstream.protocol.echo import MESSAGE_TTL, dropped_of_stream, may_get_lost, not_kept, require_known
 from headrace.jetstream.protocol.infos import account_info, stream_info
 from headrace.jetstream.protocol.values import flag, optional, record, required, sections, texts
 from headrace.jetstream.publishing.publisher import Publisher
@@ -248,8 +248,7 @@ class JetStream(ManagerConsumers):
         if dropped:
             if new:
                 await self.delete_stream(config.name)
-            end = "it was deleted again" if new else "it is as the server has it now"
-            raise UnsupportedError(f"the server did not keep {', '.join(dropped)} of stream {config.name!r}: {end}")
+            raise not_kept(dropped, f"stream {config.name!r}", deleted=new)
         return ServerStream(self._api, info)
 
 

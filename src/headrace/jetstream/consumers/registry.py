@@ -7,12 +7,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from headrace.core.errors import UnsupportedError
 from headrace.core.message import new_id
 from headrace.jetstream.consumers.consumer import ServerConsumer
 from headrace.jetstream.protocol.api import Api
 from headrace.jetstream.protocol.configs import consumer_config_to_json
-from headrace.jetstream.protocol.echo import dropped_of_consumer, may_get_lost, require_known
+from headrace.jetstream.protocol.echo import dropped_of_consumer, may_get_lost, not_kept, require_known
 from headrace.jetstream.protocol.infos import consumer_info
 from headrace.jetstream.protocol.values import optional, record, required, sections, texts
 from headrace.streams.config import ConsumerConfig, OrderedConsumerConfig
@@ -113,8 +112,7 @@ class Consumers:
         if dropped:
             if new:
                 await self.delete(info.stream, info.name)
-            end = "it was deleted again" if new else "it is as the server has it now"
-            raise UnsupportedError(f"the server did not keep {', '.join(dropped)} of consumer {info.name!r}: {end}")
+            raise not_kept(dropped, f"consumer {info.name!r}", deleted=new)
         return ServerConsumer(self._api, info)
 
 

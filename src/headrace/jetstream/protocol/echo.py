@@ -15,7 +15,15 @@ from headrace.nats.info import ServerInfo
 from headrace.streams.config import ConsumerConfig, PriorityPolicy, StreamConfig
 from headrace.streams.errors import StreamError
 
-__all__ = ["BATCH_GET", "MESSAGE_TTL", "dropped_of_consumer", "dropped_of_stream", "may_get_lost", "require_known"]
+__all__ = [
+    "BATCH_GET",
+    "MESSAGE_TTL",
+    "dropped_of_consumer",
+    "dropped_of_stream",
+    "may_get_lost",
+    "not_kept",
+    "require_known",
+]
 
 Version = tuple[int, int]
 
@@ -69,6 +77,12 @@ def may_get_lost(config: StreamConfig | ConsumerConfig) -> bool:
     first whether it is there: the answer to a create does not say whether it made anything.
     """
     return bool(config.extra) or (isinstance(config, StreamConfig) and config.mirror_direct)
+
+
+def not_kept(dropped: list[str], what: str, *, deleted: bool) -> UnsupportedError:
+    """What to raise for options that did not come back, and what became of `what`, ``stream 'S'``."""
+    end = "it was deleted again" if deleted else "it is as the server has it now"
+    return UnsupportedError(f"the server did not keep {', '.join(dropped)} of {what}: {end}")
 
 
 def _dropped(sent: dict[str, Any], got: dict[str, Any], names: Mapping[str, str]) -> list[str]:
